@@ -1,0 +1,168 @@
+"""Packets as columns: the dtypes of a batch and the Batch that carries them.
+
+A batch is a structured NumPy array with one row per captured packet, plus the buffer in
+which the packets' bytes lie.  The header columns *are* the headers' bytes, copied as they
+came: their dtype is derived from wire.py, so that decoding is one copy and a field is
+named in one place.  Batches reuse their memory: a batch is valid until its source is
+asked for the next one; `Batch.copy` keeps it longer.
+
+Rules for editors: no decoding and no tracking here.  A column that is not filled must not
+be readable by accident: `layers` and `known` say what holds.
+"""
+
+from enum import IntEnum, IntFlag
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsockdump.wire import HEADERS, Header
+
+Rows = NDArray[np.void]
+
+NO_TIME: Final = -(2**63)  # time_ns of a packet without a time stamp (pcapng's simple packets)
+
+
+class Layers(IntEnum):
+    """How far a frame was decoded; each value includes the ones before it."""
+
+    NONE = 0
+    MONITOR = 1
+    VIRTIO = 2
+
+
+class Malformed(IntEnum):
+    """Why decoding stopped early; what was read until then is kept."""
+
+    NONE = 0
+    FOREIGN = 1
+    SHORT_MONITOR = 2
+    CUT_MONITOR = 3
+    TRANSPORT_LENGTH = 4
+    SHORT_TRANSPORT = 5
+    CUT_TRANSPORT = 6
+
+
+MALFORMED_TEXT: Final = {
+    Malformed.FOREIGN: "not a vsock frame",
+    Malformed.SHORT_MONITOR: "frame shorter than the 32-byte monitor header",
+    Malformed.CUT_MONITOR: "snaplen cuts the monitor header",
+    Malformed.TRANSPORT_LENGTH: "transport header length is less than the 44 bytes of virtio",
+    Malformed.SHORT_TRANSPORT: "transport header runs past the end of the frame",
+    Malformed.CUT_TRANSPORT: "snaplen cuts the transport header",
+}
+
+
+class LinkKind(IntEnum):
+    """What an interface's link type means to the scanner."""
+
+    FOREIGN = 0
+    VSOCK = 1
+    SLL = 2
+    SLL2 = 3
+
+
+class Known(IntFlag):
+    """Which of a tracked row's counters hold; the others are unknown, not zero."""
+
+    TX_CNT = 1
+    IN_FLIGHT = 2
+    FREE = 4
+    GRANTED = 8
+    SIDE = 16
+
+
+def header_dtype(header: Header, byteorder: str = "<") -> np.dtype[np.void]:
+    """The packed dtype of a header, its fields in wire order."""
+    kinds = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
+    return np.dtype([(f.name, byteorder + kinds[f.size]) for f in header.fields])
+
+
+# Offsets of captured bytes are relative to the batch's buffer; lengths are in bytes.
+PACKET_DTYPE: Final = np.dtype(
+    [
+        ("number", "u8"),  # from 1, as Wireshark counts
+        ("time_ns", "i8"),  # since 1970-01-01T00:00:00Z, or NO_TIME
+        ("record_offset", "u8"),  # of the record or block in the (decompressed) file
+        ("record_at", "u4"),  # the same in the buffer
+        ("record_len", "u4"),
+        ("packet_at", "u4"),  # the captured packet, its link header included
+        ("caplen", "u4"),
+        ("wirelen", "u4"),
+        ("interface", "u4"),  # index into the source's interfaces
+        ("ifindex", "u4"),  # of LINUX_SLL2 captures of `any`; else 0
+        ("payload_at", "u4"),  # behind the transport header
+        ("payload_cap", "u4"),  # bytes of it captured
+        ("payload_wire", "u4"),  # bytes of it in the frame
+        ("link_size", "u1"),  # bytes of an SLL header before the vsock frame
+        ("options", "u1"),  # 1: the pcapng block has options (comments, flags, ...)
+        ("layers", "u1"),
+        ("malformed", "u1"),
+        *[(header.name, header_dtype(header)) for header in HEADERS],
+    ]
+)
+
+TRACKED_DTYPE: Final = np.dtype(
+    [
+        ("conn", "u8"),  # from 1; 0: belongs to no connection
+        ("marks", "u4"),  # track.marks.Mark
+        ("data_at", "u4"),  # the stream's own bytes in the buffer, the tap's repeat left out
+        ("data_cap", "u4"),  # bytes of them captured
+        ("data_len", "u4"),  # bytes of them sent
+        ("tx_cnt", "u4"),  # of the sender, this packet included, mod 2^32
+        ("in_flight", "u4"),
+        ("free", "u4"),  # the sender's free credit after this packet
+        ("granted", "u4"),  # the receiver's free credit after this packet
+        ("side", "u1"),  # 0: sent by the initiator, 1: by the acceptor (see Known.SIDE)
+        ("state", "u1"),  # track.states.State after this packet
+        ("known", "u1"),
+    ]
+)
+
+
+class Layout(NamedTuple):
+    """How the records of a batch lie in its buffer: needed to copy or look into them."""
+
+    pcapng: bool = False
+    big_endian: bool = False
+    record_header: int = 16  # bytes before the packet in a pcap record
+
+
+class Batch:
+    """Some consecutive packets.
+
+    `rows` has PACKET_DTYPE and `tracked` TRACKED_DTYPE (None before the tracker has seen
+    the batch), both of shape (n,); `buffer` holds the bytes that the `*_at` columns point
+    to, laid out as `layout` says.  `blocks` are the pcapng blocks, whole, that stand in the
+    file before the first row and are not packets.
+    """
+
+    __slots__ = ("blocks", "buffer", "layout", "rows", "tracked")
+
+    def __init__(
+        self,
+        rows: Rows,
+        buffer: memoryview,
+        layout: Layout,
+        blocks: tuple[bytes, ...] = (),
+        tracked: Rows | None = None,
+    ) -> None:
+        self.rows = rows
+        self.buffer = buffer
+        self.layout = layout
+        self.blocks = blocks
+        self.tracked = tracked
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def head(self, count: int) -> "Batch":
+        """The first `count` rows, sharing memory with this batch."""
+        tracked = None if self.tracked is None else self.tracked[:count]
+        return Batch(self.rows[:count], self.buffer, self.layout, self.blocks, tracked)
+
+    def copy(self) -> "Batch":
+        """A batch that stays valid when the source goes on."""
+        tracked = None if self.tracked is None else self.tracked.copy()
+        buffer = memoryview(bytes(self.buffer))
+        return Batch(self.rows.copy(), buffer, self.layout, self.blocks, tracked)

@@ -1,0 +1,1 @@
+"""Where packets come from: files, pipes and, live, the vsockmon interface."""
