@@ -72,10 +72,13 @@ class Known(IntFlag):
     SIDE = 16
 
 
-def header_dtype(header: Header, byteorder: str = "<") -> np.dtype[np.void]:
-    """The packed dtype of a header, its fields in wire order."""
-    kinds = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
-    return np.dtype([(f.name, byteorder + kinds[f.size]) for f in header.fields])
+def header_dtype(header: Header, align: bool = False) -> np.dtype[np.void]:
+    """The little-endian dtype of a header, its fields in wire order.
+
+    `align` rounds its size up to the alignment of its fields (44 bytes become 48), which
+    leaves the fields where they are: both headers are laid out naturally.
+    """
+    return np.dtype([(f.name, f"<u{f.size}") for f in header.fields], align=align)
 
 
 # Offsets of captured bytes are relative to the batch's buffer; lengths are in bytes.
@@ -98,8 +101,9 @@ PACKET_DTYPE: Final = np.dtype(
         ("options", "u1"),  # 1: the pcapng block has options (comments, flags, ...)
         ("layers", "u1"),
         ("malformed", "u1"),
-        *[(header.name, header_dtype(header)) for header in HEADERS],
-    ]
+        *[(header.name, header_dtype(header, align=True)) for header in HEADERS],
+    ],
+    align=True,  # pure Python's memoryview reads aligned columns only
 )
 
 TRACKED_DTYPE: Final = np.dtype(
@@ -116,7 +120,8 @@ TRACKED_DTYPE: Final = np.dtype(
         ("side", "u1"),  # 0: sent by the initiator, 1: by the acceptor (see Known.SIDE)
         ("state", "u1"),  # track.states.State after this packet
         ("known", "u1"),
-    ]
+    ],
+    align=True,
 )
 
 

@@ -26,8 +26,9 @@ INTERFACE_DTYPE: Final = np.dtype(
         ("snaplen", "u4"),
         ("multiply", "u8"),
         ("divide", "u8"),
-        ("offset_ns", "i8"),
-    ]
+        ("offset_ns", "u8"),
+    ],
+    align=True,
 )
 
 
@@ -59,7 +60,7 @@ def interface_table(interfaces: list[Interface]) -> NDArray[np.void]:
         power = interface.resolution & 0x7F
         row["kind"] = interface.kind
         row["snaplen"] = interface.snaplen
-        row["offset_ns"] = _wrapped(interface.offset * 10**9)
+        row["offset_ns"] = interface.offset * 10**9 % 2**64
         row["divide"] = row["multiply"] = 1
         if interface.resolution & 0x80:
             row["shift"] = power
@@ -72,6 +73,3 @@ def interface_table(interfaces: list[Interface]) -> NDArray[np.void]:
     return table
 
 
-def _wrapped(value: int) -> int:
-    """An int as 64 bits in two's complement: a damaged offset gives odd times, no error."""
-    return (value + 2**63) % 2**64 - 2**63

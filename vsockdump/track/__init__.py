@@ -1,0 +1,1 @@
+"""What packets mean: connections, their lifecycle, true payload and credit."""

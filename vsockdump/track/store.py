@@ -1,0 +1,157 @@
+"""Where the tracker keeps connections: two arrays that grow, and a cap.
+
+One row of CONNECTION_DTYPE a connection, two of FLOW_DTYPE (flow 2*slot + side is what
+that side sends).  Rows stay after a connection has ended, for the tables; only at the cap
+are the ended ones that were silent for longest forgotten first, and counted.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsockdump.batch import NO_TIME
+from vsockdump.track.states import TERMINAL
+
+DEFAULT_CAP: Final = 1_000_000
+_FIRST_SIZE: Final = 1024
+_FORGET_SHARE: Final = 8  # at the cap one in so many is forgotten at once
+
+CONNECTION_DTYPE: Final = np.dtype(
+    [
+        ("number", "u8"),  # from 1, in order of first packet
+        ("key_low", "u8"),  # cids of the two ends, the lower (cid, port) first
+        ("key_high", "u8"),
+        ("key_ports", "u8"),  # low's port << 32 | high's port
+        ("key_place", "u8"),  # tap << 33 | ifindex << 1 | is DGRAM
+        ("initiator_cid", "u8"),
+        ("acceptor_cid", "u8"),
+        ("first_packet", "u8"),
+        ("last_packet", "u8"),
+        ("first_ns", "i8"),
+        ("last_ns", "i8"),
+        ("ended_ns", "i8"),  # of the packet that ended it, or NO_TIME
+        ("initiator_port", "u4"),
+        ("acceptor_port", "u4"),
+        ("marks", "u4"),
+        ("tap", "u4"),
+        ("type", "u2"),
+        ("state", "u1"),
+        ("midstream", "u1"),
+        ("side_known", "u1"),  # 0: side 0 is the end that was seen first
+        ("flip", "u1"),  # 1: the initiator is the high end of the key
+        ("closer", "u1"),  # side that closed first, 2 where none has
+        ("ended", "u1"),  # bit 0: initiator to acceptor has ended, bit 1: the other way
+    ],
+    align=True,
+)
+
+FLOW_DTYPE: Final = np.dtype(
+    [
+        ("tx", "i8"),  # bytes sent, not wrapped; relative to an unknown base if not tx_known
+        ("fwd", "i8"),  # fwd_cnt of this side, unwrapped
+        ("limit", "i8"),  # the most this side ever allowed: max of fwd + buf
+        ("base", "i8"),  # while tx is unknown: the true tx is base + tx + something in
+        ("base_low", "i8"),  # base_low ...
+        ("base_high", "i8"),  # ... base_high
+        ("packets", "u8"),
+        ("bytes", "u8"),  # the stream's own
+        ("frame_bytes", "u8"),
+        ("stalled_since", "i8"),  # NO_TIME: not stalled
+        ("stalled_ns", "i8"),
+        ("longest_stall_ns", "i8"),
+        ("first_update_ns", "i8"),
+        ("last_update_ns", "i8"),
+        ("closed_ns", "i8"),  # of the side's first SHUTDOWN of both directions, or NO_TIME
+        ("buf", "u4"),
+        ("min_free", "u4"),
+        ("max_in_flight", "u4"),
+        ("stalls", "u4"),
+        ("updates", "u4"),
+        ("repeat_wire", "u4"),  # payload bytes of the last frame with a tap repeat, 0: none
+        ("repeat_len", "u4"),
+        ("repeat_sum", "u4"),
+        ("repeat_variant", "u1"),  # 0 unknown, 1 A, 2 B
+        ("tx_known", "u1"),
+        ("base_set", "u1"),
+        ("credit_seen", "u1"),  # fwd and buf of this side are known
+        ("free_seen", "u1"),  # min_free and max_in_flight hold
+        ("shut", "u1"),  # SHUTDOWN flags of this side
+    ],
+    align=True,
+)
+
+STALL_DTYPE: Final = np.dtype(
+    [
+        ("conn", "u8"),
+        ("start_ns", "i8"),
+        ("end_ns", "i8"),
+        ("packet", "u8"),  # the one that ended it
+        ("side", "u1"),  # of the sender that waited
+    ],
+    align=True,
+)
+
+_FRESH_FLOW: Final = np.zeros((), FLOW_DTYPE)
+for _name in ("stalled_since", "first_update_ns", "last_update_ns", "closed_ns"):
+    _FRESH_FLOW[_name] = NO_TIME
+_FRESH_FLOW["min_free"] = 0xFFFFFFFF
+
+
+class Store:
+    """The connections of one tracker, and what was forgotten of them.
+
+    `connections` and `flows` are valid up to `used` and 2 * `used`.
+    """
+
+    def __init__(self, cap: int = DEFAULT_CAP) -> None:
+        self.cap = max(cap, _FORGET_SHARE)
+        size = min(_FIRST_SIZE, self.cap)
+        self.connections = np.zeros(size, CONNECTION_DTYPE)
+        self.flows = _fresh_flows(2 * size)
+        self.used = 0
+        self.forgotten = 0
+        self.forgotten_packets = 0
+        self.forgotten_bytes = 0
+
+    def make_room(self) -> NDArray[np.int64] | None:
+        """Grow, or at the cap forget some connections.
+
+        Returns None after growth, else the new slot of every old slot, -1 for forgotten.
+        """
+        size = len(self.connections)
+        if size < self.cap:
+            new = min(2 * size, self.cap)
+            connections = np.zeros(new, CONNECTION_DTYPE)
+            connections[:size] = self.connections
+            flows = _fresh_flows(2 * new)
+            flows[: 2 * size] = self.flows
+            self.connections, self.flows = connections, flows
+            return None
+        return self._forget(max(size // _FORGET_SHARE, 1))
+
+    def _forget(self, count: int) -> NDArray[np.int64]:
+        """Drop `count` connections: ended before living, long silent before fresh."""
+        live = self.connections[: self.used]
+        living = ~np.isin(live["state"], list(TERMINAL))
+        order = np.lexsort((live["last_packet"], living))
+        gone = order[:count]
+        flows = self.flows[: 2 * self.used].reshape(-1, 2)
+        self.forgotten += count
+        self.forgotten_packets += int(flows["packets"][gone].sum())
+        self.forgotten_bytes += int(flows["bytes"][gone].sum())
+        kept = np.sort(order[count:])
+        moved = np.full(self.used, -1, np.int64)
+        moved[kept] = np.arange(len(kept))
+        self.connections[: len(kept)] = live[kept]
+        self.flows[: 2 * len(kept)] = flows[kept].reshape(-1)
+        self.flows[2 * len(kept) :] = _FRESH_FLOW
+        self.used = len(kept)
+        return moved
+
+
+def _fresh_flows(size: int) -> NDArray[np.void]:
+    """Flows on which nothing was seen yet."""
+    flows = np.empty(size, FLOW_DTYPE)
+    flows[:] = _FRESH_FLOW
+    return flows

@@ -1,0 +1,1022 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The tracker: what each packet means to its connection.
+
+One state machine for live and offline use.  It takes a batch, keeps all connection state
+in the store, and adds the tracked columns: connection, side, the stream's own payload,
+tx_cnt, credit, state and marks.  This is the second compiled hot loop, in Cython's pure
+Python mode; see scan.py for what that asks of an editor.
+
+How it thinks:
+- The virtio header counts, as it does for the kernel; the monitor header is compared.
+- Counters on the wire are u32; the store keeps them unwrapped in 64 bits, so that every
+  comparison is plain.  `_u32` and `_step` are the only places that know of the wrap.
+- free(A to B) = max(0, min(B.buf_alloc, A.buf_alloc) - (A.tx_cnt - B.fwd_cnt)).
+- A connection joined mid-stream has no tx_cnt.  It is held between two bounds: the peer
+  cannot have consumed more than was sent, nor may more be in flight than was allowed.
+  When the bounds meet, which takes a drained and a full buffer, tx_cnt is known.
+- `len` of the virtio header is what the stream got.  Many kernels show more bytes on the
+  tap for the pieces of a split packet: either the piece and all that follows (A), or the
+  whole packet every time (B).  Variant A shows its pieces shrinking by the last `len`,
+  variant B shows the same size again.
+
+Sources: virtio specification, "Socket Device"; net/vmw_vsock/virtio_transport_common.c;
+drivers/vhost/vsock.c; observed on Linux 6.1 and 6.12.
+"""
+
+from __future__ import annotations
+
+import os
+
+import cython
+import numpy as np
+
+from vsockdump import wire
+from vsockdump.batch import NO_TIME as _NO_TIME_PY
+from vsockdump.batch import TRACKED_DTYPE, Batch, Layers, Malformed
+from vsockdump.batch import Known as _Known
+from vsockdump.track.marks import Mark as _Mark
+from vsockdump.track.records import Records
+from vsockdump.track.states import (
+    CLOSE_TIMEOUT_NS,
+    CONNECT_TIMEOUT_NS,
+    TERMINAL,
+    Event,
+    State,
+    transition_table,
+)
+from vsockdump.track.store import DEFAULT_CAP, STALL_DTYPE, Store
+
+_NO_TIME = cython.declare(cython.longlong, _NO_TIME_PY)
+_MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
+_MASK64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
+# 2^64 / golden ratio. Not a literal where it is used: Cython makes those Python objects.
+_MULTIPLIER = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
+
+_REQUEST = cython.declare(cython.int, int(wire.Op.REQUEST))
+_RESPONSE = cython.declare(cython.int, int(wire.Op.RESPONSE))
+_RST = cython.declare(cython.int, int(wire.Op.RST))
+_SHUTDOWN = cython.declare(cython.int, int(wire.Op.SHUTDOWN))
+_RW = cython.declare(cython.int, int(wire.Op.RW))
+_CREDIT_UPDATE = cython.declare(cython.int, int(wire.Op.CREDIT_UPDATE))
+_LAST_OP = cython.declare(cython.int, int(max(wire.Op)))
+_STREAM = cython.declare(cython.int, int(wire.SocketType.STREAM))
+_DGRAM = cython.declare(cython.int, int(wire.SocketType.DGRAM))
+_SEND = cython.declare(cython.int, int(wire.Shutdown.SEND))
+_RCV = cython.declare(cython.int, int(wire.Shutdown.RCV))
+_LOCAL = cython.declare(cython.ulonglong, wire.CID_LOCAL)
+_VIRTIO_LAYER = cython.declare(cython.int, int(Layers.VIRTIO))
+_FOREIGN = cython.declare(cython.int, int(Malformed.FOREIGN))
+
+_CONNECTING = cython.declare(cython.int, int(State.CONNECTING))
+_OPEN = cython.declare(cython.int, int(State.OPEN))
+_CLOSING = cython.declare(cython.int, int(State.CLOSING))
+_TIMED_OUT = cython.declare(cython.int, int(State.TIMED_OUT))
+_REPLACED = cython.declare(cython.int, int(State.REPLACED))
+_DATAGRAM = cython.declare(cython.int, int(State.DATAGRAM))
+_EVENTS = cython.declare(cython.int, len(Event))
+_EV_NOTHING = cython.declare(cython.int, int(Event.NOTHING))
+_EV_RESPONSE = cython.declare(cython.int, int(Event.RESPONSE))
+_EV_LATE_RESPONSE = cython.declare(cython.int, int(Event.LATE_RESPONSE))
+_EV_DATA = cython.declare(cython.int, int(Event.DATA))
+_EV_INITIATOR_ENDED = cython.declare(cython.int, int(Event.INITIATOR_ENDED))
+_EV_ACCEPTOR_ENDED = cython.declare(cython.int, int(Event.ACCEPTOR_ENDED))
+_EV_BOTH_ENDED = cython.declare(cython.int, int(Event.BOTH_ENDED))
+_EV_INITIATOR_RST = cython.declare(cython.int, int(Event.INITIATOR_RST))
+_EV_ACCEPTOR_RST = cython.declare(cython.int, int(Event.ACCEPTOR_RST))
+_EV_ABORTED = cython.declare(cython.int, int(Event.CLOSER_ABORTED))
+_EV_GAVE_UP = cython.declare(cython.int, int(Event.CLOSER_GAVE_UP))
+_CONNECT_TIMEOUT = cython.declare(cython.longlong, CONNECT_TIMEOUT_NS)
+_CLOSE_TIMEOUT = cython.declare(cython.longlong, CLOSE_TIMEOUT_NS)
+
+_M_MIDSTREAM = cython.declare(cython.uint, int(_Mark.MIDSTREAM))
+_M_TAP_REPEAT = cython.declare(cython.uint, int(_Mark.TAP_REPEAT))
+_M_CUT = cython.declare(cython.uint, int(_Mark.CUT))
+_M_NO_SOCKET = cython.declare(cython.uint, int(_Mark.NO_SOCKET))
+_M_LATER_RST = cython.declare(cython.uint, int(_Mark.LATER_RST))
+_M_ZERO_CREDIT = cython.declare(cython.uint, int(_Mark.ZERO_CREDIT))
+_M_LATE_RESPONSE = cython.declare(cython.uint, int(_Mark.LATE_RESPONSE))
+_M_SHORT_PAYLOAD = cython.declare(cython.uint, int(_Mark.SHORT_PAYLOAD))
+_M_ADDRESSES = cython.declare(cython.uint, int(_Mark.ADDRESS_MISMATCH))
+_M_OP_MISMATCH = cython.declare(cython.uint, int(_Mark.OP_MISMATCH))
+_M_UNKNOWN_OP = cython.declare(cython.uint, int(_Mark.UNKNOWN_OP))
+_M_UNKNOWN_TYPE = cython.declare(cython.uint, int(_Mark.UNKNOWN_TYPE))
+_M_CONTROL_PAYLOAD = cython.declare(cython.uint, int(_Mark.CONTROL_PAYLOAD))
+_M_TYPE_CHANGED = cython.declare(cython.uint, int(_Mark.TYPE_CHANGED))
+_M_NOT_ESTABLISHED = cython.declare(cython.uint, int(_Mark.NOT_ESTABLISHED))
+_M_AFTER_SHUTDOWN = cython.declare(cython.uint, int(_Mark.AFTER_SHUTDOWN))
+_M_STILL_OPEN = cython.declare(cython.uint, int(_Mark.STILL_OPEN))
+_M_OVER_CREDIT = cython.declare(cython.uint, int(_Mark.OVER_CREDIT))
+_M_FWD_AHEAD = cython.declare(cython.uint, int(_Mark.FWD_AHEAD))
+_M_FWD_BACK = cython.declare(cython.uint, int(_Mark.FWD_BACK))
+_M_MALFORMED = cython.declare(cython.uint, int(_Mark.MALFORMED))
+
+_K_TX = cython.declare(cython.uchar, int(_Known.TX_CNT))
+_K_IN_FLIGHT = cython.declare(cython.uchar, int(_Known.IN_FLIGHT))
+_K_FREE = cython.declare(cython.uchar, int(_Known.FREE))
+_K_GRANTED = cython.declare(cython.uchar, int(_Known.GRANTED))
+_K_SIDE = cython.declare(cython.uchar, int(_Known.SIDE))
+
+_VARIANT_A = cython.declare(cython.int, 1)
+_VARIANT_B = cython.declare(cython.int, 2)
+_NOBODY = cython.declare(cython.int, 2)  # value of `closer` while neither side has closed
+
+# C's view of the store's and the tracked rows: the dtypes of store.py and batch.py, field by
+# field. Cython compares types and offsets when an array is bound, a test compares the names.
+Connection = cython.struct(
+    number=cython.ulonglong,
+    key_low=cython.ulonglong,
+    key_high=cython.ulonglong,
+    key_ports=cython.ulonglong,
+    key_place=cython.ulonglong,
+    initiator_cid=cython.ulonglong,
+    acceptor_cid=cython.ulonglong,
+    first_packet=cython.ulonglong,
+    last_packet=cython.ulonglong,
+    first_ns=cython.longlong,
+    last_ns=cython.longlong,
+    ended_ns=cython.longlong,
+    initiator_port=cython.uint,
+    acceptor_port=cython.uint,
+    marks=cython.uint,
+    tap=cython.uint,
+    type=cython.ushort,
+    state=cython.uchar,
+    midstream=cython.uchar,
+    side_known=cython.uchar,
+    flip=cython.uchar,
+    closer=cython.uchar,
+    ended=cython.uchar,
+)
+Flow = cython.struct(
+    tx=cython.longlong,
+    fwd=cython.longlong,
+    limit=cython.longlong,
+    base=cython.longlong,
+    base_low=cython.longlong,
+    base_high=cython.longlong,
+    packets=cython.ulonglong,
+    bytes=cython.ulonglong,
+    frame_bytes=cython.ulonglong,
+    stalled_since=cython.longlong,
+    stalled_ns=cython.longlong,
+    longest_stall_ns=cython.longlong,
+    first_update_ns=cython.longlong,
+    last_update_ns=cython.longlong,
+    closed_ns=cython.longlong,
+    buf=cython.uint,
+    min_free=cython.uint,
+    max_in_flight=cython.uint,
+    stalls=cython.uint,
+    updates=cython.uint,
+    repeat_wire=cython.uint,
+    repeat_len=cython.uint,
+    repeat_sum=cython.uint,
+    repeat_variant=cython.uchar,
+    tx_known=cython.uchar,
+    base_set=cython.uchar,
+    credit_seen=cython.uchar,
+    free_seen=cython.uchar,
+    shut=cython.uchar,
+)
+Stall = cython.struct(
+    conn=cython.ulonglong,
+    start_ns=cython.longlong,
+    end_ns=cython.longlong,
+    packet=cython.ulonglong,
+    side=cython.uchar,
+)
+Tracked = cython.struct(
+    conn=cython.ulonglong,
+    marks=cython.uint,
+    data_at=cython.uint,
+    data_cap=cython.uint,
+    data_len=cython.uint,
+    tx_cnt=cython.uint,
+    in_flight=cython.uint,
+    free=cython.uint,
+    granted=cython.uint,
+    side=cython.uchar,
+    state=cython.uchar,
+    known=cython.uchar,
+)
+
+
+def _records(array):
+    """The rows of a structured array as the core reads them: `view[row].field`."""
+    return array if cython.compiled else Records(array)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _u32(value: cython.longlong) -> cython.uint:
+    """A counter as it stands on the wire: mod 2^32."""
+    return value & _MASK32
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _step(new: cython.longlong, old: cython.longlong) -> cython.longlong:
+    """How far a u32 counter has moved: the signed difference mod 2^32."""
+    step: cython.longlong = (new - old) & _MASK32
+    return step - 0x100000000 if step > 0x7FFFFFFF else step
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _mix(hashed: cython.ulonglong, value: cython.ulonglong) -> cython.ulonglong:
+    """One round of a multiplicative hash."""
+    hashed = ((hashed ^ value) * _MULTIPLIER) & _MASK64
+    return hashed ^ (hashed >> 29)
+
+
+@cython.cclass
+class _Core:
+    """The compiled half of the Tracker: columns of the batch and of the store."""
+
+    # columns read
+    layers: cython.uchar[:]
+    malformed: cython.uchar[:]
+    time_ns: cython.longlong[:]
+    number: cython.ulonglong[:]
+    caplen: cython.uint[:]
+    wirelen: cython.uint[:]
+    interface: cython.uint[:]
+    ifindex: cython.uint[:]
+    payload_at: cython.uint[:]
+    payload_cap: cython.uint[:]
+    payload_wire: cython.uint[:]
+    mon_src_cid: cython.ulonglong[:]
+    mon_dst_cid: cython.ulonglong[:]
+    mon_src_port: cython.uint[:]
+    mon_dst_port: cython.uint[:]
+    mon_op: cython.ushort[:]
+    src_cid: cython.ulonglong[:]
+    dst_cid: cython.ulonglong[:]
+    src_port: cython.uint[:]
+    dst_port: cython.uint[:]
+    len: cython.uint[:]
+    type: cython.ushort[:]
+    op: cython.ushort[:]
+    flags: cython.uint[:]
+    buf_alloc: cython.uint[:]
+    fwd_cnt: cython.uint[:]
+    o: Tracked[::1]  # columns written
+    c: Connection[::1]
+    f: Flow[::1]
+    s: Stall[::1]  # stalls that ended in this batch
+    stalls: cython.Py_ssize_t
+    # hash table of slots + 1, 0 is empty; its size is a power of two
+    table: cython.longlong[::1]
+    table_mask: cython.ulonglong
+    seed: cython.ulonglong
+    used: cython.Py_ssize_t
+    capacity: cython.Py_ssize_t
+    taps: cython.uint[::1]
+    next_state: cython.uchar[::1]
+    terminal: cython.uchar[::1]
+    outer_op: cython.uchar[::1]
+    connections: cython.ulonglong  # numbers given so far
+    clock: cython.longlong  # time of the last packet that had one
+    marks: cython.uint  # of the packet at hand
+    now: cython.longlong
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.connections = 0
+        self.clock = 0
+        self.used = 0
+        self.stalls = 0
+        self.next_state = memoryview(transition_table())
+        terminal = np.zeros(len(State), "u1")
+        terminal[list(TERMINAL)] = 1
+        self.terminal = memoryview(terminal)
+        outer = np.zeros(len(wire.Op), "u1")
+        for op, monitor_op in wire.OUTER_OP.items():
+            outer[op] = monitor_op
+        self.outer_op = memoryview(outer)
+
+    def bind_batch(self, rows, tracked, stalls) -> None:
+        """Look at these arrays from now on."""
+        mon, virtio = rows["mon"], rows["virtio"]
+        self.layers = memoryview(rows["layers"])
+        self.malformed = memoryview(rows["malformed"])
+        self.time_ns = memoryview(rows["time_ns"])
+        self.number = memoryview(rows["number"])
+        self.caplen = memoryview(rows["caplen"])
+        self.wirelen = memoryview(rows["wirelen"])
+        self.interface = memoryview(rows["interface"])
+        self.ifindex = memoryview(rows["ifindex"])
+        self.payload_at = memoryview(rows["payload_at"])
+        self.payload_cap = memoryview(rows["payload_cap"])
+        self.payload_wire = memoryview(rows["payload_wire"])
+        self.mon_src_cid = memoryview(mon["src_cid"])
+        self.mon_dst_cid = memoryview(mon["dst_cid"])
+        self.mon_src_port = memoryview(mon["src_port"])
+        self.mon_dst_port = memoryview(mon["dst_port"])
+        self.mon_op = memoryview(mon["op"])
+        self.src_cid = memoryview(virtio["src_cid"])
+        self.dst_cid = memoryview(virtio["dst_cid"])
+        self.src_port = memoryview(virtio["src_port"])
+        self.dst_port = memoryview(virtio["dst_port"])
+        self.len = memoryview(virtio["len"])
+        self.type = memoryview(virtio["type"])
+        self.op = memoryview(virtio["op"])
+        self.flags = memoryview(virtio["flags"])
+        self.buf_alloc = memoryview(virtio["buf_alloc"])
+        self.fwd_cnt = memoryview(virtio["fwd_cnt"])
+        self.o = _records(tracked)
+        self.s = _records(stalls)
+
+    def bind_store(self, store) -> None:
+        """Look at the store's arrays, which move when it grows."""
+        self.capacity = len(store.connections)
+        self.used = store.used
+        self.c = _records(store.connections)
+        self.f = _records(store.flows)
+
+    def bind_taps(self, taps) -> None:
+        """The tap of each interface, an array of uint32."""
+        self.taps = memoryview(taps)
+
+    def rebuild(self, slots) -> None:
+        """Make the hash table for the current capacity and these slots, oldest first."""
+        size: cython.Py_ssize_t = 16
+        slot: cython.Py_ssize_t
+        while size < 2 * self.capacity:
+            size *= 2
+        self.table = memoryview(np.zeros(size, "i8"))
+        self.table_mask = size - 1
+        for slot in slots:
+            at: cython.Py_ssize_t = self._find(
+                self.c[slot].key_low,
+                self.c[slot].key_high,
+                self.c[slot].key_ports,
+                self.c[slot].key_place,
+            )
+            self.table[at] = slot + 1
+
+    def current(self) -> list:
+        """The slots that the hash table points to: the last connection of each tuple."""
+        return [entry - 1 for entry in self.table if entry]
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _find(
+        self,
+        low: cython.ulonglong,
+        high: cython.ulonglong,
+        ports: cython.ulonglong,
+        place: cython.ulonglong,
+    ) -> cython.Py_ssize_t:
+        """Where in the table the key stands, or the empty place where it would."""
+        at: cython.ulonglong = _mix(_mix(_mix(_mix(self.seed, low), high), ports), place)
+        entry: cython.longlong
+        at ^= at >> 32
+        at &= self.table_mask
+        while True:
+            entry = self.table[at]
+            if entry == 0:
+                return at
+            entry -= 1
+            if (
+                self.c[entry].key_ports == ports
+                and self.c[entry].key_low == low
+                and self.c[entry].key_high == high
+                and self.c[entry].key_place == place
+            ):
+                return at
+            at = (at + 1) & self.table_mask
+
+    def run(self, start: cython.Py_ssize_t, count: cython.Py_ssize_t):
+        """Track rows start to count.
+
+        Returns (row, slots used, stalls ended): the row is count, or that at which the
+        store is full.
+        """
+        row: cython.Py_ssize_t
+        if start == 0:
+            self.stalls = 0
+        for row in range(start, count):
+            self.marks = 0
+            if self.time_ns[row] != _NO_TIME:
+                self.clock = self.time_ns[row]
+            self.now = self.clock
+            if self.layers[row] != _VIRTIO_LAYER:
+                self._untracked(row)
+            elif not self._virtio(row):
+                return row, self.used, self.stalls
+        return count, self.used, self.stalls
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _untracked(self, row: cython.Py_ssize_t) -> cython.void:
+        """A packet without a virtio header: no connection can be told."""
+        self.o[row].conn = 0
+        self.o[row].marks = 0
+        if self.malformed[row] != 0 and self.malformed[row] != _FOREIGN:
+            self.o[row].marks = _M_MALFORMED
+        self.o[row].data_at = self.payload_at[row]
+        self.o[row].data_cap = 0
+        self.o[row].data_len = 0
+        self.o[row].side = 0
+        self.o[row].state = 0
+        self.o[row].known = 0
+        self.o[row].tx_cnt = 0
+        self.o[row].in_flight = 0
+        self.o[row].free = 0
+        self.o[row].granted = 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _virtio(self, row: cython.Py_ssize_t) -> cython.bint:
+        """Track one packet; False if the store has no room for its new connection."""
+        low: cython.ulonglong = self.src_cid[row]
+        high: cython.ulonglong = self.dst_cid[row]
+        source: cython.ulonglong = self.src_port[row]
+        target: cython.ulonglong = self.dst_port[row]
+        ports: cython.ulonglong
+        place: cython.ulonglong
+        is_high: cython.bint
+        op: cython.int = self.op[row]
+        kind: cython.int = self.type[row]
+        at: cython.Py_ssize_t
+        slot: cython.Py_ssize_t
+        side: cython.int
+        # Only the loopback transport sends from CID 1: whatever CID it addresses (1, 2 or
+        # a guest's own), the other end is local too and answers from CID 1.
+        if low == _LOCAL:
+            high = _LOCAL
+        place = self.taps[self.interface[row]]
+        place = place << 33 | cython.cast(cython.ulonglong, self.ifindex[row]) << 1
+        if kind == _DGRAM:
+            place |= 1
+        is_high = low > high or (low == high and source > target)
+        if is_high:
+            low, high = high, low
+            ports = target << 32 | source
+        else:
+            ports = source << 32 | target
+        at = self._find(low, high, ports, place)
+        slot = self.table[at] - 1
+        if slot < 0 or op == _REQUEST or (op == _RESPONSE and self.terminal[self.c[slot].state]):
+            if self.used >= self.capacity:
+                return False
+            if slot >= 0:
+                self._replace(slot)
+            slot = self.used
+            self.used += 1
+            self.table[at] = slot + 1
+            self.c[slot].key_low = low
+            self.c[slot].key_high = high
+            self.c[slot].key_ports = ports
+            self.c[slot].key_place = place
+            self._begin(slot, row, op, kind, is_high)
+        side = is_high ^ self.c[slot].flip
+        self._compare_headers(row, op, kind)
+        if kind != self.c[slot].type:
+            self.marks |= _M_TYPE_CHANGED
+        self._payload(row, 2 * slot + side, op, slot)
+        if kind != _DGRAM:
+            self._take_credit(row, 2 * slot + side, 2 * slot + 1 - side, op)
+        self._lifecycle(row, slot, side, op)
+        self._count(row, slot, 2 * slot + side, op)
+        self._write(row, slot, side)
+        return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _replace(self, slot: cython.Py_ssize_t) -> cython.void:
+        """A new connection takes the tuple of this one."""
+        state: cython.int = self.c[slot].state
+        if self.terminal[state]:
+            return
+        if state == _CONNECTING and self.now - self.c[slot].first_ns > _CONNECT_TIMEOUT:
+            self.c[slot].state = _TIMED_OUT
+            self.c[slot].ended_ns = self.c[slot].first_ns + _CONNECT_TIMEOUT
+            return
+        if state != _CONNECTING and state != _DATAGRAM:
+            self.marks |= _M_STILL_OPEN
+        self.c[slot].state = _REPLACED
+        self.c[slot].ended_ns = self.now
+        self._end_stall(slot, 0, self.now, 0)
+        self._end_stall(slot, 1, self.now, 0)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _begin(
+        self,
+        slot: cython.Py_ssize_t,
+        row: cython.Py_ssize_t,
+        op: cython.int,
+        kind: cython.int,
+        is_high: cython.bint,
+    ) -> cython.void:
+        """Fill a fresh slot from a connection's first packet."""
+        reverse: cython.bint = op == _RESPONSE
+        known: cython.bint = op == _REQUEST or op == _RESPONSE
+        self.connections += 1
+        self.c[slot].number = self.connections
+        if reverse:
+            self.c[slot].initiator_cid = self.dst_cid[row]
+            self.c[slot].initiator_port = self.dst_port[row]
+            self.c[slot].acceptor_cid = self.src_cid[row]
+            self.c[slot].acceptor_port = self.src_port[row]
+        else:
+            self.c[slot].initiator_cid = self.src_cid[row]
+            self.c[slot].initiator_port = self.src_port[row]
+            self.c[slot].acceptor_cid = self.dst_cid[row]
+            self.c[slot].acceptor_port = self.dst_port[row]
+        self.c[slot].flip = is_high ^ reverse
+        self.c[slot].side_known = known
+        self.c[slot].first_packet = self.number[row]
+        self.c[slot].first_ns = self.now
+        self.c[slot].ended_ns = _NO_TIME
+        self.c[slot].marks = 0
+        self.c[slot].tap = self.taps[self.interface[row]]
+        self.c[slot].type = kind
+        self.c[slot].closer = _NOBODY
+        self.c[slot].ended = 0
+        self.c[slot].midstream = 0
+        if op == _REQUEST:
+            self.c[slot].state = _CONNECTING
+        elif kind == _DGRAM:
+            self.c[slot].state = _DATAGRAM
+        else:
+            self.c[slot].state = _OPEN
+            self.c[slot].midstream = 1
+            self.marks |= _M_MIDSTREAM
+        # At REQUEST and RESPONSE both ends have sent nothing; later that is not known.
+        self.f[2 * slot].tx_known = known
+        self.f[2 * slot + 1].tx_known = known
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _compare_headers(
+        self, row: cython.Py_ssize_t, op: cython.int, kind: cython.int
+    ) -> cython.void:
+        """What the two headers say against each other and against the specification."""
+        expected: cython.int = 0
+        if (
+            self.mon_src_cid[row] != self.src_cid[row]
+            or self.mon_dst_cid[row] != self.dst_cid[row]
+            or self.mon_src_port[row] != self.src_port[row]
+            or self.mon_dst_port[row] != self.dst_port[row]
+        ):
+            self.marks |= _M_ADDRESSES
+        if op == 0 or op > _LAST_OP:
+            self.marks |= _M_UNKNOWN_OP
+        else:
+            expected = self.outer_op[op]
+        if self.mon_op[row] != expected:
+            self.marks |= _M_OP_MISMATCH
+        if kind < _STREAM or kind > _DGRAM:
+            self.marks |= _M_UNKNOWN_TYPE
+        if self.malformed[row] != 0:
+            self.marks |= _M_MALFORMED
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _payload(
+        self, row: cython.Py_ssize_t, flow: cython.Py_ssize_t, op: cython.int, slot: cython.Py_ssize_t
+    ) -> cython.void:
+        """Which bytes of the frame are the stream's, and what sending them does."""
+        size: cython.longlong = self.len[row]
+        whole: cython.longlong = self.payload_wire[row]
+        have: cython.longlong = self.payload_cap[row]
+        skip: cython.longlong = 0
+        if op != _RW:
+            if size != 0:
+                self.marks |= _M_CONTROL_PAYLOAD
+            self.o[row].data_at = self.payload_at[row]
+            self.o[row].data_cap = 0
+            self.o[row].data_len = 0
+            return
+        if whole > size:
+            self.marks |= _M_TAP_REPEAT
+            skip = self._repeat_offset(flow, whole, size)
+        else:
+            self.f[flow].repeat_wire = 0
+            if whole < size:
+                self.marks |= _M_SHORT_PAYLOAD
+        have -= skip
+        if have < 0:
+            have = 0
+        if have > size:
+            have = size
+        if have < size and self.caplen[row] < self.wirelen[row]:
+            self.marks |= _M_CUT
+        self.o[row].data_at = self.payload_at[row] + (skip if have > 0 else 0)
+        self.o[row].data_cap = have
+        self.o[row].data_len = size
+        self.f[flow].bytes += size
+        self.f[flow].tx += size
+        if self.f[flow].shut & _SEND:
+            self.marks |= _M_AFTER_SHUTDOWN
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _repeat_offset(
+        self, flow: cython.Py_ssize_t, whole: cython.longlong, size: cython.longlong
+    ) -> cython.longlong:
+        """Where a piece's own bytes begin in a frame that carries more than them."""
+        last: cython.longlong = self.f[flow].repeat_wire
+        skip: cython.longlong = 0
+        if last != 0:
+            if whole == last - self.f[flow].repeat_len:
+                self.f[flow].repeat_variant = _VARIANT_A
+            elif (
+                whole == last
+                and self.f[flow].repeat_variant != _VARIANT_A
+                and self.f[flow].repeat_sum + size <= whole
+            ):
+                self.f[flow].repeat_variant = _VARIANT_B
+                skip = self.f[flow].repeat_sum
+        self.f[flow].repeat_wire = whole
+        self.f[flow].repeat_len = size
+        self.f[flow].repeat_sum = skip + size
+        if skip + size == whole:  # variant B: that was the last piece
+            self.f[flow].repeat_wire = 0
+        return skip
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _take_credit(
+        self,
+        row: cython.Py_ssize_t,
+        flow: cython.Py_ssize_t,
+        peer: cython.Py_ssize_t,
+        op: cython.int,
+    ) -> cython.void:
+        """Take buf_alloc and fwd_cnt of the sender, and judge what it has sent.
+
+        `flow` is what the packet's sender sends, `peer` what it receives: its fwd_cnt
+        counts the bytes of `peer`.
+        """
+        buf: cython.longlong = self.buf_alloc[row]
+        fwd: cython.longlong = self.fwd_cnt[row]
+        step: cython.longlong
+        if op == _RST and buf == 0 and fwd == 0:
+            self.marks |= _M_NO_SOCKET
+        elif buf != 0:
+            if self.f[flow].credit_seen:
+                step = _step(fwd, self.f[flow].fwd)
+                if step < 0:
+                    self.marks |= _M_FWD_BACK
+                self.f[flow].fwd += step
+                if self.f[flow].fwd + buf > self.f[flow].limit:
+                    self.f[flow].limit = self.f[flow].fwd + buf
+            else:
+                self.f[flow].credit_seen = 1
+                self.f[flow].fwd = fwd
+                self.f[flow].limit = fwd + buf
+            self.f[flow].buf = buf
+            if self.f[peer].tx_known:
+                if self.f[flow].fwd > self.f[peer].tx:
+                    self.marks |= _M_FWD_AHEAD
+                    self.f[peer].tx_known = 0
+                    self.f[peer].base_set = 0
+            if not self.f[peer].tx_known:
+                self._bound_below(peer, flow)
+        if op == _RW and self.f[peer].credit_seen:
+            if not self.f[flow].tx_known:
+                self._bound_above(flow, peer)
+            elif self.f[flow].tx > self.f[peer].limit:
+                self.marks |= _M_OVER_CREDIT
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _bound_below(self, flow: cython.Py_ssize_t, peer: cython.Py_ssize_t) -> cython.void:
+        """An unknown tx_cnt is at least what the peer says it has consumed."""
+        least: cython.longlong
+        if not self.f[flow].base_set:
+            self.f[flow].base_set = 1
+            self.f[flow].base = self.f[peer].fwd - self.f[flow].tx
+            self.f[flow].base_low = 0
+            self.f[flow].base_high = self.f[peer].limit - self.f[peer].fwd
+        else:
+            least = self.f[peer].fwd - self.f[flow].tx - self.f[flow].base
+            if least > self.f[flow].base_low:
+                self.f[flow].base_low = least
+        self._settle(flow)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _bound_above(self, flow: cython.Py_ssize_t, peer: cython.Py_ssize_t) -> cython.void:
+        """An unknown tx_cnt is at most what the peer has ever allowed."""
+        most: cython.longlong
+        if self.f[flow].base_set:
+            most = self.f[peer].limit - self.f[flow].tx - self.f[flow].base
+            if most < self.f[flow].base_high:
+                self.f[flow].base_high = most
+            self._settle(flow)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _settle(self, flow: cython.Py_ssize_t) -> cython.void:
+        """Where the bounds meet, tx_cnt is known from here on."""
+        if self.f[flow].base_low == self.f[flow].base_high:
+            self.f[flow].tx += self.f[flow].base + self.f[flow].base_low
+            self.f[flow].tx_known = 1
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _lifecycle(
+        self, row: cython.Py_ssize_t, slot: cython.Py_ssize_t, side: cython.int, op: cython.int
+    ) -> cython.void:
+        """Work out the packet's event and look the next state up."""
+        state: cython.int = self.c[slot].state
+        event: cython.int = _EV_NOTHING
+        following: cython.int
+        if op == _RW or op > _RW:
+            event = _EV_DATA if op <= _LAST_OP else _EV_NOTHING
+            if state == _CONNECTING:
+                self.marks |= _M_NOT_ESTABLISHED
+        elif op == _RESPONSE:
+            # A connection from a port to itself has one end in the key: take it as answer.
+            if side == 1 or self.c[slot].key_ports >> 32 == self.c[slot].key_ports & _MASK32:
+                event = _EV_RESPONSE
+                if state == _CONNECTING and self.now - self.c[slot].first_ns > _CONNECT_TIMEOUT:
+                    event = _EV_LATE_RESPONSE
+                    self.marks |= _M_LATE_RESPONSE
+        elif op == _SHUTDOWN:
+            event = self._shutdown(row, slot, side)
+            if state == _CONNECTING:
+                self.marks |= _M_NOT_ESTABLISHED
+        elif op == _RST:
+            event = self._rst(slot, side)
+        following = self.next_state[state * _EVENTS + event]
+        if following != state:
+            self.c[slot].state = following
+            if self.terminal[following]:
+                self.c[slot].ended_ns = self.now
+                self._end_stall(slot, 0, self.now, self.number[row])
+                self._end_stall(slot, 1, self.now, self.number[row])
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _shutdown(
+        self, row: cython.Py_ssize_t, slot: cython.Py_ssize_t, side: cython.int
+    ) -> cython.int:
+        """Which directions have ended by now; SHUTDOWN flags are permanent."""
+        mine: cython.Py_ssize_t = 2 * slot + side
+        before: cython.int = self.c[slot].ended
+        ended: cython.int = 0
+        self.f[mine].shut = self.f[mine].shut | (self.flags[row] & (_SEND | _RCV))
+        if self.f[mine].shut == _SEND | _RCV and self.f[mine].closed_ns == _NO_TIME:
+            self.f[mine].closed_ns = self.now
+            if self.c[slot].closer == _NOBODY:
+                self.c[slot].closer = side
+        if (self.f[2 * slot].shut & _SEND) or (self.f[2 * slot + 1].shut & _RCV):
+            ended = 1
+        if (self.f[2 * slot + 1].shut & _SEND) or (self.f[2 * slot].shut & _RCV):
+            ended |= 2
+        self.c[slot].ended = ended
+        if ended == before:
+            return _EV_NOTHING
+        if ended == 3:
+            return _EV_BOTH_ENDED
+        return _EV_INITIATOR_ENDED if ended == 1 else _EV_ACCEPTOR_ENDED
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _rst(self, slot: cython.Py_ssize_t, side: cython.int) -> cython.int:
+        """What an RST by `side` means to the connection."""
+        state: cython.int = self.c[slot].state
+        mine: cython.Py_ssize_t = 2 * slot + side
+        peer: cython.Py_ssize_t = 2 * slot + 1 - side
+        if self.terminal[state]:
+            self.marks |= _M_LATER_RST
+            return _EV_NOTHING
+        if self.c[slot].closer == _NOBODY:
+            self.c[slot].closer = side
+        if state == _CLOSING and self.f[mine].shut == _SEND | _RCV:
+            if not self.f[peer].shut & _SEND:
+                if self.now - self.f[mine].closed_ns >= _CLOSE_TIMEOUT:
+                    return _EV_GAVE_UP
+                return _EV_ABORTED
+        return _EV_INITIATOR_RST if side == 0 else _EV_ACCEPTOR_RST
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _count(
+        self,
+        row: cython.Py_ssize_t,
+        slot: cython.Py_ssize_t,
+        flow: cython.Py_ssize_t,
+        op: cython.int,
+    ) -> cython.void:
+        """Totals of the connection and of the flow."""
+        self.c[slot].last_packet = self.number[row]
+        self.c[slot].last_ns = self.now
+        self.f[flow].packets += 1
+        self.f[flow].frame_bytes += self.wirelen[row]
+        if op == _CREDIT_UPDATE:
+            if self.f[flow].updates == 0:
+                self.f[flow].first_update_ns = self.now
+            self.f[flow].updates += 1
+            self.f[flow].last_update_ns = self.now
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _free(
+        self,
+        row: cython.Py_ssize_t,
+        slot: cython.Py_ssize_t,
+        flow: cython.Py_ssize_t,
+        peer: cython.Py_ssize_t,
+    ) -> cython.longlong:
+        """Free credit of the sender of `flow`, or -1 where it is not known.
+
+        Keeps the smallest value and the stalls: a sender stalls from the packet that uses
+        its last free byte up to the one that gives it some.
+        """
+        flight: cython.longlong
+        window: cython.longlong
+        if not self.f[flow].tx_known or not self.f[peer].credit_seen:
+            return -1
+        flight = self.f[flow].tx - self.f[peer].fwd
+        window = self.f[peer].buf
+        if self.f[flow].credit_seen and self.f[flow].buf < window:
+            window = self.f[flow].buf
+        window -= flight
+        if window < 0:
+            window = 0
+        if self.terminal[self.c[slot].state]:
+            return window
+        self.f[flow].free_seen = 1
+        if window < self.f[flow].min_free:
+            self.f[flow].min_free = window
+        if flight > self.f[flow].max_in_flight:
+            self.f[flow].max_in_flight = flight if flight < _MASK32 else _MASK32
+        if window == 0:
+            if self.f[flow].stalled_since == _NO_TIME:
+                self.f[flow].stalled_since = self.now
+        elif self.f[flow].stalled_since != _NO_TIME:
+            self._end_stall(slot, flow - 2 * slot, self.now, self.number[row])
+        return window
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _end_stall(
+        self,
+        slot: cython.Py_ssize_t,
+        side: cython.Py_ssize_t,
+        now: cython.longlong,
+        packet: cython.ulonglong,
+    ) -> cython.void:
+        """Close the stall of a side, if it is in one, and report it."""
+        flow: cython.Py_ssize_t = 2 * slot + side
+        since: cython.longlong = self.f[flow].stalled_since
+        length: cython.longlong
+        if since == _NO_TIME:
+            return
+        length = now - since if now > since else 0
+        self.f[flow].stalled_since = _NO_TIME
+        self.f[flow].stalls += 1
+        self.f[flow].stalled_ns += length
+        if length > self.f[flow].longest_stall_ns:
+            self.f[flow].longest_stall_ns = length
+        self.s[self.stalls].conn = self.c[slot].number
+        self.s[self.stalls].side = side
+        self.s[self.stalls].start_ns = since
+        self.s[self.stalls].end_ns = since + length
+        self.s[self.stalls].packet = packet
+        self.stalls += 1
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _write(
+        self, row: cython.Py_ssize_t, slot: cython.Py_ssize_t, side: cython.int
+    ) -> cython.void:
+        """Fill the row's tracked columns."""
+        flow: cython.Py_ssize_t = 2 * slot + side
+        peer: cython.Py_ssize_t = 2 * slot + 1 - side
+        known: cython.uchar = _K_SIDE if self.c[slot].side_known else 0
+        free: cython.longlong = -1
+        granted: cython.longlong = -1
+        self.o[row].tx_cnt = 0
+        self.o[row].in_flight = 0
+        self.o[row].free = 0
+        self.o[row].granted = 0
+        if self.type[row] != _DGRAM:
+            free = self._free(row, slot, flow, peer)
+            granted = self._free(row, slot, peer, flow)
+            if self.f[flow].tx_known:
+                known |= _K_TX
+                self.o[row].tx_cnt = _u32(self.f[flow].tx)
+            if free >= 0:
+                known |= _K_FREE | _K_IN_FLIGHT
+                self.o[row].free = free
+                self.o[row].in_flight = _u32(self.f[flow].tx - self.f[peer].fwd)
+                if free == 0 and self.op[row] == _RW:
+                    self.marks |= _M_ZERO_CREDIT
+            if granted >= 0:
+                known |= _K_GRANTED
+                self.o[row].granted = granted
+        self.c[slot].marks |= self.marks
+        self.o[row].conn = self.c[slot].number
+        self.o[row].marks = self.marks
+        self.o[row].side = side
+        self.o[row].state = self.c[slot].state
+        self.o[row].known = known
+
+
+class Tracker:
+    """Tracks batches; `store` holds the connections.
+
+    `cap` is the number of connections kept; see Store.  `stalls` of the last batch are
+    those that ended in it, an array of STALL_DTYPE.
+    """
+
+    def __init__(self, cap: int = DEFAULT_CAP, seed: int | None = None) -> None:
+        # A seed of its own for every run: crafted captures cannot aim at the hash table.
+        number = int.from_bytes(os.urandom(8), "little") if seed is None else seed
+        self.store = Store(cap)
+        self._core = _Core(number)
+        self._core.bind_store(self.store)
+        self._core.rebuild([])
+        self._bound = None
+        self._taps = np.zeros(0, "u4")
+        self._tracked = np.zeros(0, TRACKED_DTYPE)
+        self._stalls = np.zeros(0, STALL_DTYPE)
+        self._stall_count = 0
+        self.first_ns = self.last_ns = _NO_TIME_PY
+
+    def set_taps(self, taps) -> None:
+        """The tap number of each interface of the source, a list of ints."""
+        if len(taps) != len(self._taps):
+            self._taps = np.array(taps, "u4")
+            self._core.bind_taps(self._taps)
+
+    def track(self, batch: Batch) -> Batch:
+        """The batch with its tracked columns, which are valid until the next call."""
+        count = len(batch.rows)
+        if count:
+            self._bind(batch.rows)
+            self._run(count)
+            self._advance(batch.rows["time_ns"])
+        batch.tracked = self._tracked[:count]
+        return batch
+
+    @property
+    def stalls(self):
+        """The stalls that ended in the last batch."""
+        return self._stalls[: self._stall_count]
+
+    def finish(self, now_ns: int | None = None) -> None:
+        """Judge what only time can tell: connects that nobody answered.
+
+        `now_ns` is the time to judge by; None is that of the last packet.
+        """
+        now = self.last_ns if now_ns is None else now_ns
+        live = self.store.connections[: self.store.used]
+        late = (live["state"] == State.CONNECTING) & (now - live["first_ns"] > CONNECT_TIMEOUT_NS)
+        live["state"][late] = State.TIMED_OUT
+        live["ended_ns"][late] = live["first_ns"][late] + CONNECT_TIMEOUT_NS
+
+    def _bind(self, rows) -> None:
+        """Views of the batch's columns; sources fill the same array again and again."""
+        array = rows if rows.base is None else rows.base
+        if array is self._bound and len(rows) <= len(self._tracked):
+            return
+        if not isinstance(array, np.ndarray) or array.dtype != rows.dtype or array.ndim != 1:
+            array = rows
+        elif rows.ctypes.data != array.ctypes.data:
+            array = rows
+        self._tracked = np.zeros(len(array), TRACKED_DTYPE)
+        self._stalls = np.zeros(2 * len(array) + 2, STALL_DTYPE)
+        self._core.bind_batch(array, self._tracked, self._stalls)
+        self._bound = array
+
+    def _run(self, count: int) -> None:
+        """Track all rows, making room in the store as often as needed."""
+        row, self.store.used, self._stall_count = self._core.run(0, count)
+        while row < count:
+            current = np.array(self._core.current(), np.int64)
+            moved = self.store.make_room()
+            if moved is not None:
+                current = moved[current]
+                current = current[current >= 0]
+            self._core.bind_store(self.store)
+            self._core.rebuild(current.tolist())
+            row, self.store.used, self._stall_count = self._core.run(row, count)
+
+    def _advance(self, times) -> None:
+        """Remember the first and the last time seen."""
+        if self.first_ns == _NO_TIME_PY:
+            timed = times[times != _NO_TIME_PY]
+            if len(timed):
+                self.first_ns = int(timed[0])
+        last = int(times.max())
+        self.last_ns = max(self.last_ns, last)
