@@ -179,9 +179,7 @@ _REPEAT: Final = re.compile(r"(\d*)\+(\d*)")
 _UNITS: Final = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "": 10**9}
 _CIDS: Final = {name: cid for cid, name in CID_NAMES.items()} | {"guest": _GUEST}
 _FLAGS: Final[dict[str, int]] = {
-    name: int(flag)
-    for flags in (Shutdown, Seqpacket)
-    for name, flag in flags.__members__.items()
+    name: int(flag) for flags in (Shutdown, Seqpacket) for name, flag in flags.__members__.items()
 }
 _SHORT_NAMES: Final = {"buf": "buf_alloc", "fwd": "fwd_cnt", "len": "len"}
 _HEADERS: Final = {header.name: header for header in (VSOCKMON, VIRTIO)}

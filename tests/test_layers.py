@@ -498,6 +498,8 @@ def test_summary() -> None:
     shutdown = VSockMon() / VirtioVSock(op="SHUTDOWN", flags="RCV+SEND")
     assert "VSockMon / 0:0 > 0:0 SHUTDOWN RCV+SEND" == shutdown.summary()
     assert "VSockMon / 0:0 > 0:0 99" == (VSockMon() / VirtioVSock(op=99)).summary()
+    several = VirtioVSock(op=["RW", "RST"], dst_port=(1, 3))
+    assert "0:0 > 0:(1, 3) ['RW', 'RST']" == several.summary()
     assert "2:0 > 0:0 PAYLOAD NO_INFO / Raw" == (VSockMon(src_cid=2) / b"x").summary()
 
 

@@ -106,7 +106,7 @@ def test_numbers_stand_for_unknown_values() -> None:
     """An op, a type and flags without a name are written as numbers."""
     packet = one("0 3:1 > 2:1 99 type=77 flags=0xdeadbeef")
     assert [99, 77, 0xDEADBEEF] == [get(packet, name) for name in ("op", "type", "flags")]
-    assert get(packet, "op", VSOCKMON) == 0
+    assert 0 == get(packet, "op", VSOCKMON)
 
 
 def test_any_field_of_either_header() -> None:
@@ -163,7 +163,7 @@ def test_snaplen_and_short_frames() -> None:
 
 def test_blank_lines_and_comments_are_no_packets() -> None:
     """A scenario may hold prose."""
-    assert parse("# nothing\n\n   # still nothing\n") == []
+    assert [] == parse("# nothing\n\n   # still nothing\n")
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,11 @@ class Batch:
         tracked = None if self.tracked is None else self.tracked[:count]
         return Batch(self.rows[:count], self.buffer, self.layout, self.blocks, tracked)
 
+    def take(self, chosen: NDArray[np.intp]) -> "Batch":
+        """The rows of these indices, copied; the buffer is shared."""
+        tracked = None if self.tracked is None else self.tracked[chosen]
+        return Batch(self.rows[chosen], self.buffer, self.layout, self.blocks, tracked)
+
     def copy(self) -> "Batch":
         """A batch that stays valid when the source goes on."""
         tracked = None if self.tracked is None else self.tracked.copy()

@@ -217,8 +217,9 @@ class _HeaderLayer(Packet):
         source = f"{self._value('src_cid')}:{self._value('src_port')}"
         return f"{source} > {self._value('dst_cid')}:{self._value('dst_port')}"
 
-    def _shown(self, name: str) -> Any:
-        return self.get_field(name).i2repr(self, self._value(name))
+    def _shown(self, name: str) -> str:
+        """A field as `show` prints it; a list of values, which makes several packets, too."""
+        return str(self.get_field(name).i2repr(self, self._value(name)))
 
 
 class VSockMon(_HeaderLayer):

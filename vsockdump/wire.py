@@ -94,7 +94,7 @@ CID_NAMES: Final = {
 }
 
 # What the kernel's tap writes as the outer op for each inner op; all others give UNKNOWN.
-OUTER_OP: Final = {
+OUTER_OP: Final[dict[int, MonitorOp]] = {
     Op.REQUEST: MonitorOp.CONNECT,
     Op.RESPONSE: MonitorOp.CONNECT,
     Op.RST: MonitorOp.DISCONNECT,
@@ -209,7 +209,7 @@ def flag_names(op: int, socket_type: int, flags: int) -> list[str]:
     for flag in flags_of(op, socket_type) or ():
         if flags & flag:
             names.append(str(flag.name))
-            flags &= ~flag
+            flags &= ~int(flag)
     if flags:
         names.append(f"{flags:#x}")
     return names

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
 """The record scanner: bytes of a capture become rows of a batch.
 
 This is one of the compiled hot loops, written in Cython's pure Python mode: the same file
@@ -86,6 +87,8 @@ _TRANSPORT_LENGTH = cython.declare(cython.uchar, int(_M.TRANSPORT_LENGTH))
 _SHORT_TRANSPORT = cython.declare(cython.uchar, int(_M.SHORT_TRANSPORT))
 _CUT_TRANSPORT = cython.declare(cython.uchar, int(_M.CUT_TRANSPORT))
 _NO_TIMESTAMP = cython.declare(cython.ulonglong, NO_TIME % 2**64)
+_SECOND = cython.declare(cython.ulonglong, 10**9)
+_LOW_WORD = cython.declare(cython.ulonglong, 0xFFFFFFFF)  # as a literal a Python object in C
 _CAPLEN_LIMIT = cython.declare(cython.uint, MAX_CAPLEN)
 _BLOCK_LIMIT = cython.declare(cython.uint, MAX_BLOCK)
 
@@ -94,31 +97,30 @@ _SIMPLE_PACKET = cython.declare(cython.uint, 3)  # obsolete, but still found
 _ENHANCED_PACKET = cython.declare(cython.uint, 6)
 
 
+# Captured bytes and rows are C pointers when compiled and memoryviews when not.
+
+
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
-def _u16(
-    buf: cython.const[cython.uchar][::1], at: cython.Py_ssize_t, big: cython.bint
-) -> cython.uint:
+def _u16(data: cython.p_const_uchar, at: cython.Py_ssize_t, big: cython.bint) -> cython.uint:
     """Unsigned 16 bits in the given byte order."""
     if big:
-        return buf[at] << 8 | buf[at + 1]
-    return buf[at] | buf[at + 1] << 8
+        return data[at] << 8 | data[at + 1]
+    return data[at] | data[at + 1] << 8
 
 
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
-def _u32(
-    buf: cython.const[cython.uchar][::1], at: cython.Py_ssize_t, big: cython.bint
-) -> cython.uint:
+def _u32(data: cython.p_const_uchar, at: cython.Py_ssize_t, big: cython.bint) -> cython.uint:
     """Unsigned 32 bits in the given byte order."""
     if not cython.compiled:
-        return int.from_bytes(buf[at : at + 4], "big" if big else "little")
-    b0: cython.uint = buf[at]
-    b1: cython.uint = buf[at + 1]
-    b2: cython.uint = buf[at + 2]
-    b3: cython.uint = buf[at + 3]
+        return int.from_bytes(data[at : at + 4], "big" if big else "little")
+    b0: cython.uint = data[at]
+    b1: cython.uint = data[at + 1]
+    b2: cython.uint = data[at + 2]
+    b3: cython.uint = data[at + 3]
     if big:
         return b0 << 24 | b1 << 16 | b2 << 8 | b3
     return b0 | b1 << 8 | b2 << 16 | b3 << 24
@@ -127,44 +129,184 @@ def _u32(
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
-def _put32(raw: cython.uchar[::1], at: cython.Py_ssize_t, value: cython.uint) -> cython.void:
-    """Store a 32-bit column of a row, in the machine's byte order."""
+def _put32(row: cython.p_uchar, column: cython.Py_ssize_t, value: cython.uint) -> cython.void:
+    """Store a 32-bit column, in the machine's byte order."""
     if cython.compiled:
-        memcpy(cython.address(raw[at]), cython.address(value), 4)  # noqa: F821
+        memcpy(row + column, cython.address(value), 4)  # noqa: F821
     else:
-        struct.pack_into("=I", raw, at, value)
+        struct.pack_into("=I", row, column, value)
 
 
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
-def _put64(raw: cython.uchar[::1], at: cython.Py_ssize_t, value: cython.ulonglong) -> cython.void:
-    """Store a 64-bit column of a row, mod 2^64, which is also how a negative time is kept."""
+def _put64(row: cython.p_uchar, column: cython.Py_ssize_t, value: cython.ulonglong) -> cython.void:
+    """Store a 64-bit column mod 2^64, which is also how a negative time is kept."""
     if cython.compiled:
-        memcpy(cython.address(raw[at]), cython.address(value), 8)  # noqa: F821
+        memcpy(row + column, cython.address(value), 8)  # noqa: F821
     else:
-        struct.pack_into("=Q", raw, at, value & 0xFFFFFFFFFFFFFFFF)
+        struct.pack_into("=Q", row, column, value & 0xFFFFFFFFFFFFFFFF)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _put_record(
+    row: cython.p_uchar,
+    number: cython.ulonglong,
+    time_ns: cython.ulonglong,
+    base: cython.ulonglong,
+    pos: cython.Py_ssize_t,
+    size: cython.Py_ssize_t,
+    interface: cython.uint,
+    options: cython.bint,
+) -> cython.void:
+    """The columns that come from the record around the packet."""
+    _put64(row, _NUMBER, number)
+    _put64(row, _TIME_NS, time_ns)
+    _put64(row, _RECORD_OFFSET, base + pos)
+    _put32(row, _RECORD_AT, pos)
+    _put32(row, _RECORD_LEN, size)
+    _put32(row, _INTERFACE, interface)
+    row[_OPTIONS] = options
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _put_payload(
+    row: cython.p_uchar,
+    at: cython.Py_ssize_t,
+    captured: cython.Py_ssize_t,
+    whole: cython.Py_ssize_t,
+) -> cython.void:
+    """Where the payload is, and how much of it was captured and sent."""
+    _put32(row, _PAYLOAD_AT, at)
+    _put32(row, _PAYLOAD_CAP, captured)
+    _put32(row, _PAYLOAD_WIRE, whole)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _put_headers(
+    row: cython.p_uchar,
+    data: cython.p_const_uchar,
+    at: cython.Py_ssize_t,
+    layers: cython.uchar,
+    malformed: cython.uchar,
+) -> cython.void:
+    """The headers of `layers` become header columns as they are, the others are zeroed.
+
+    C gets the sizes as literals: such copies are a few moves.
+    """
+    row[_LAYERS] = layers
+    row[_MALFORMED] = malformed
+    if not cython.compiled:
+        size = {_VIRTIO_LAYER: _BOTH, _MONITOR_LAYER: _MON, _NO_LAYER: 0}[layers]
+        row[_HEADERS : _HEADERS + size] = data[at : at + size]
+        row[_HEADERS + size : _HEADERS + _BOTH] = bytes(_BOTH - size)
+    elif layers == _VIRTIO_LAYER:
+        memcpy(row + _HEADERS, data + at, 76)  # noqa: F821
+    elif layers == _MONITOR_LAYER:
+        memcpy(row + _HEADERS, data + at, 32)  # noqa: F821
+        memset(row + _HEADERS + 32, 0, 44)  # noqa: F821
+    else:
+        memset(row + _HEADERS, 0, 76)  # noqa: F821
 
 
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
 def _cooked_size(
-    buf: cython.const[cython.uchar][::1],
+    data: cython.p_const_uchar,
     at: cython.Py_ssize_t,
     caplen: cython.Py_ssize_t,
     kind: cython.uint,
 ) -> cython.Py_ssize_t:
     """Bytes of the cooked header before a vsock frame; 0 if what follows is none."""
     if kind == _KIND_SLL2 and caplen >= _SLL2_SIZE:
-        if _u16(buf, at + _SLL2_ARPHRD_AT, True) == _ARPHRD:
+        if _u16(data, at + _SLL2_ARPHRD_AT, True) == _ARPHRD:
             return _SLL2_SIZE
     elif kind == _KIND_SLL and caplen >= _SLL_SIZE:
-        if _u16(buf, at + _SLL_ARPHRD_AT, True) == _ARPHRD:
+        if _u16(data, at + _SLL_ARPHRD_AT, True) == _ARPHRD:
             return _SLL_SIZE
     return 0
 
 
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _put_packet(
+    row: cython.p_uchar,
+    data: cython.p_const_uchar,
+    at: cython.Py_ssize_t,
+    caplen: cython.Py_ssize_t,
+    wirelen: cython.Py_ssize_t,
+    kind: cython.uint,
+) -> cython.void:
+    """One captured packet: strip a cooked header, then decode the vsock frame."""
+    skip: cython.Py_ssize_t = 0
+    ifindex: cython.uint = 0
+    if kind != _KIND_VSOCK:
+        skip = _cooked_size(data, at, caplen, kind)
+        if skip == _SLL2_SIZE:
+            ifindex = _u32(data, at + _SLL2_IFINDEX_AT, True)
+    _put32(row, _PACKET_AT, at)
+    _put32(row, _CAPLEN, caplen)
+    _put32(row, _WIRELEN, wirelen)
+    _put32(row, _IFINDEX, ifindex)
+    row[_LINK_SIZE] = skip
+    if kind != _KIND_VSOCK and skip == 0:
+        _put_payload(row, at + caplen, 0, 0)
+        _put_headers(row, data, at, _NO_LAYER, _FOREIGN)
+    else:
+        whole: cython.Py_ssize_t = wirelen if wirelen > caplen else caplen
+        _put_frame(row, data, at + skip, caplen - skip, whole - skip)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _put_frame(
+    row: cython.p_uchar,
+    data: cython.p_const_uchar,
+    at: cython.Py_ssize_t,
+    have: cython.Py_ssize_t,
+    whole: cython.Py_ssize_t,
+) -> cython.void:
+    """Decode a vsockmon frame of `whole` bytes, of which `have` were captured.
+
+    The transport header is skipped by the length that the monitor header gives.
+    """
+    transport: cython.Py_ssize_t
+    before: cython.Py_ssize_t  # the payload
+    layers: cython.uchar = _MONITOR_LAYER
+    malformed: cython.uchar = _WELL_FORMED
+    if have < _MON:
+        malformed = _CUT_MONITOR if whole >= _MON else _SHORT_MONITOR
+        _put_payload(row, at + have, 0, 0)
+        _put_headers(row, data, at, _NO_LAYER, malformed)
+        return
+    transport = _u16(data, at + _LEN_AT, False)
+    before = _MON + transport
+    if whole < before:
+        malformed = _SHORT_TRANSPORT
+    elif have < before:
+        malformed = _CUT_TRANSPORT
+    if _u16(data, at + _T_AT, False) == _T_VIRTIO:
+        if transport < _VIRTIO:
+            malformed = _TRANSPORT_LENGTH
+        elif have >= _BOTH:
+            layers = _VIRTIO_LAYER
+    if have >= before:
+        _put_payload(row, at + before, have - before, whole - before)
+    else:
+        _put_payload(row, at + have, 0, whole - before if whole > before else 0)
+    _put_headers(row, data, at, layers, malformed)
+
+
+@cython.final  # so that its methods are inlined
 @cython.cclass
 class Scanner:
     """Fills the rows of one packet array, which it keeps for its life.
@@ -221,24 +363,27 @@ class Scanner:
         seconds: cython.ulonglong
         fraction: cython.ulonglong
         time_ns: cython.ulonglong
-        to: cython.Py_ssize_t
+        data: cython.p_const_uchar
+        if cython.compiled:
+            data = cython.address(buf[0])
+        else:
+            data = buf
         unit: cython.ulonglong = self.multiply[0]
         kind: cython.uint = self.kinds[0]
         while row < self.capacity:
             if end - pos < header:
                 return pos, row, NEED_MORE
-            caplen = _u32(buf, pos + 8, big)
+            caplen = _u32(data, pos + 8, big)
             if caplen > _CAPLEN_LIMIT:
                 return pos, row, DAMAGED
             if end - pos - header < caplen:
                 return pos, row, NEED_MORE
-            seconds = _u32(buf, pos, big)
-            fraction = _u32(buf, pos + 4, big)
-            to = row * _ITEM
-            time_ns = seconds * 1000000000 + fraction * unit
-            self._record(to, number + row, base, pos, header + caplen, 0, time_ns)
-            self.raw[to + _OPTIONS] = 0
-            self._packet(to, buf, pos + header, caplen, _u32(buf, pos + 12, big), kind)
+            seconds = _u32(data, pos, big)
+            fraction = _u32(data, pos + 4, big)
+            time_ns = seconds * _SECOND + fraction * unit
+            out = self._row(row)
+            _put_record(out, number + row, time_ns, base, pos, header + caplen, 0, False)
+            _put_packet(out, data, pos + header, caplen, _u32(data, pos + 12, big), kind)
             pos += header + caplen
             row += 1
         return pos, row, FULL
@@ -261,7 +406,6 @@ class Scanner:
         if not 0 <= pos <= end <= len(buf):
             raise ValueError("pcapng scan out of bounds")
         row: cython.Py_ssize_t = 0
-        to: cython.Py_ssize_t
         kind: cython.uint
         size: cython.uint
         before: cython.uint  # bytes of the block before the packet data
@@ -269,49 +413,63 @@ class Scanner:
         wirelen: cython.uint
         interface: cython.ulonglong
         time_ns: cython.ulonglong
+        options: cython.bint
+        data: cython.p_const_uchar
+        if cython.compiled:
+            data = cython.address(buf[0])
+        else:
+            data = buf
         while row < self.capacity:
             if end - pos < 12:
                 return pos, row, NEED_MORE
-            kind = _u32(buf, pos, big)
+            kind = _u32(data, pos, big)
             if kind != _ENHANCED_PACKET and kind != _SIMPLE_PACKET and kind != _PACKET:
                 return pos, row, OTHER_BLOCK
             before = 12 if kind == _SIMPLE_PACKET else 28
-            size = _u32(buf, pos + 4, big)
+            size = _u32(data, pos + 4, big)
             if size > _BLOCK_LIMIT or size & 3 or size < before + 4:
                 return pos, row, DAMAGED
             if end - pos < size:
                 return pos, row, NEED_MORE
-            if _u32(buf, pos + size - 4, big) != size:
+            if _u32(data, pos + size - 4, big) != size:
                 return pos, row, DAMAGED
             if kind == _SIMPLE_PACKET:
                 interface = first_interface
             elif kind == _ENHANCED_PACKET:
-                interface = first_interface + _u32(buf, pos + 8, big)
+                interface = first_interface + _u32(data, pos + 8, big)
             else:
-                interface = first_interface + _u16(buf, pos + 8, big)
+                interface = first_interface + _u16(data, pos + 8, big)
             if interface >= cython.cast(cython.ulonglong, self.interfaces):
                 return pos, row, DAMAGED
             if kind == _SIMPLE_PACKET:
-                wirelen = _u32(buf, pos + 8, big)
+                wirelen = _u32(data, pos + 8, big)
                 caplen = self._simple_caplen(interface, wirelen, size - 16)
                 time_ns = _NO_TIMESTAMP
             else:
-                wirelen = _u32(buf, pos + 24, big)
-                caplen = _u32(buf, pos + 20, big)
+                wirelen = _u32(data, pos + 24, big)
+                caplen = _u32(data, pos + 20, big)
                 time_ns = self._nanoseconds(
-                    interface, _u32(buf, pos + 12, big), _u32(buf, pos + 16, big)
+                    interface, _u32(data, pos + 12, big), _u32(data, pos + 16, big)
                 )
             if caplen > size - before - 4 or caplen > _CAPLEN_LIMIT:
                 return pos, row, DAMAGED
-            to = row * _ITEM
-            self._record(to, number + row, base, pos, size, interface, time_ns)
-            self.raw[to + _OPTIONS] = (
-                kind != _SIMPLE_PACKET and size - before - 4 > ((caplen + 3) & ~3)
-            )
-            self._packet(to, buf, pos + before, caplen, wirelen, self.kinds[interface])
+            options = kind != _SIMPLE_PACKET and size - before - 4 > ((caplen + 3) & ~3)
+            out = self._row(row)
+            _put_record(out, number + row, time_ns, base, pos, size, interface, options)
+            _put_packet(out, data, pos + before, caplen, wirelen, self.kinds[interface])
             pos += size
             row += 1
         return pos, row, FULL
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _row(self, index: cython.Py_ssize_t) -> cython.p_uchar:
+        """Where a row is stored."""
+        if cython.compiled:
+            return cython.address(self.raw[index * _ITEM])
+        else:  # not after the if: C has no such slice
+            return self.raw[index * _ITEM : (index + 1) * _ITEM]
 
     @cython.cfunc
     @cython.inline
@@ -353,167 +511,8 @@ class Scanner:
             whole = ticks >> shift
             part = ticks & ((cython.cast(cython.ulonglong, 1) << shift) - 1)
         if shift <= 32:
-            part = part * 1000000000 >> shift
+            part = part * _SECOND >> shift
         else:
-            part = (part >> 32) * 1000000000 + ((part & 0xFFFFFFFF) * 1000000000 >> 32)
+            part = (part >> 32) * _SECOND + ((part & _LOW_WORD) * _SECOND >> 32)
             part = 0 if shift > 95 else part >> (shift - 32)
-        return whole * 1000000000 + part + self.offsets[interface]
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _record(
-        self,
-        to: cython.Py_ssize_t,
-        number: cython.ulonglong,
-        base: cython.ulonglong,
-        pos: cython.Py_ssize_t,
-        size: cython.Py_ssize_t,
-        interface: cython.uint,
-        time_ns: cython.ulonglong,
-    ) -> cython.void:
-        """The columns that the record header gives; `to` is where the row begins."""
-        _put64(self.raw, to + _NUMBER, number)
-        _put64(self.raw, to + _TIME_NS, time_ns)
-        _put64(self.raw, to + _RECORD_OFFSET, base + pos)
-        _put32(self.raw, to + _RECORD_AT, pos)
-        _put32(self.raw, to + _RECORD_LEN, size)
-        _put32(self.raw, to + _INTERFACE, interface)
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _packet(
-        self,
-        to: cython.Py_ssize_t,
-        buf: cython.const[cython.uchar][::1],
-        at: cython.Py_ssize_t,
-        caplen: cython.Py_ssize_t,
-        wirelen: cython.Py_ssize_t,
-        kind: cython.uint,
-    ) -> cython.void:
-        """One captured packet: strip a cooked header, then decode the vsock frame."""
-        skip: cython.Py_ssize_t = 0
-        ifindex: cython.uint = 0
-        foreign: cython.bint = False
-        _put32(self.raw, to + _PACKET_AT, at)
-        _put32(self.raw, to + _CAPLEN, caplen)
-        _put32(self.raw, to + _WIRELEN, wirelen)
-        if wirelen < caplen:
-            wirelen = caplen
-        if kind != _KIND_VSOCK:
-            skip = _cooked_size(buf, at, caplen, kind)
-            foreign = skip == 0
-            if skip == _SLL2_SIZE:
-                ifindex = _u32(buf, at + _SLL2_IFINDEX_AT, True)
-        _put32(self.raw, to + _IFINDEX, ifindex)
-        self.raw[to + _LINK_SIZE] = skip
-        if foreign:
-            self._undecoded(to, at + caplen, _FOREIGN)
-        else:
-            self._frame(to, buf, at + skip, caplen - skip, wirelen - skip)
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _frame(
-        self,
-        to: cython.Py_ssize_t,
-        buf: cython.const[cython.uchar][::1],
-        at: cython.Py_ssize_t,
-        have: cython.Py_ssize_t,
-        whole: cython.Py_ssize_t,
-    ) -> cython.void:
-        """Decode a vsockmon frame of `whole` bytes, of which `have` were captured.
-
-        The transport header is skipped by the length that the monitor header gives.
-        """
-        if have < _MON:
-            self._undecoded(to, at + have, _CUT_MONITOR if whole >= _MON else _SHORT_MONITOR)
-            return
-        transport: cython.Py_ssize_t = _u16(buf, at + _LEN_AT, False)
-        before: cython.Py_ssize_t = _MON + transport
-        layers: cython.uchar = _MONITOR_LAYER
-        malformed: cython.uchar = _WELL_FORMED
-        if whole < before:
-            malformed = _SHORT_TRANSPORT
-        elif have < before:
-            malformed = _CUT_TRANSPORT
-        if _u16(buf, at + _T_AT, False) == _T_VIRTIO:
-            if transport < _VIRTIO:
-                malformed = _TRANSPORT_LENGTH
-            elif have >= _BOTH:
-                layers = _VIRTIO_LAYER
-        if have < before:
-            self._payload(to, at + have, 0, whole - before if whole > before else 0)
-        else:
-            self._payload(to, at + before, have - before, whole - before)
-        self._state(to, layers, malformed)
-        self._copy(to + _HEADERS, buf, at, layers == _VIRTIO_LAYER)
-        if layers != _VIRTIO_LAYER:
-            self._clear(to + _HEADERS + _MON, _VIRTIO)
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _undecoded(
-        self, to: cython.Py_ssize_t, at: cython.Py_ssize_t, why: cython.uchar
-    ) -> cython.void:
-        """The columns of a packet without layers, which ends at `at`."""
-        self._state(to, _NO_LAYER, why)
-        self._payload(to, at, 0, 0)
-        self._clear(to + _HEADERS, _BOTH)
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _state(
-        self, to: cython.Py_ssize_t, layers: cython.uchar, malformed: cython.uchar
-    ) -> cython.void:
-        """How far decoding came, and why not further."""
-        self.raw[to + _LAYERS] = layers
-        self.raw[to + _MALFORMED] = malformed
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _payload(
-        self,
-        to: cython.Py_ssize_t,
-        at: cython.Py_ssize_t,
-        captured: cython.Py_ssize_t,
-        whole: cython.Py_ssize_t,
-    ) -> cython.void:
-        """Where the payload is, and how much of it was captured and sent."""
-        _put32(self.raw, to + _PAYLOAD_AT, at)
-        _put32(self.raw, to + _PAYLOAD_CAP, captured)
-        _put32(self.raw, to + _PAYLOAD_WIRE, whole)
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _copy(
-        self,
-        to: cython.Py_ssize_t,
-        buf: cython.const[cython.uchar][::1],
-        at: cython.Py_ssize_t,
-        both: cython.bint,
-    ) -> cython.void:
-        """Both headers, or only the monitor header, become header columns as they are."""
-        if not cython.compiled:
-            size = _BOTH if both else _MON
-            self.raw[to : to + size] = buf[at : at + size]
-        elif both:  # constant sizes make the copies a few moves
-            memcpy(cython.address(self.raw[to]), cython.address(buf[at]), 76)  # noqa: F821
-        else:
-            memcpy(cython.address(self.raw[to]), cython.address(buf[at]), 32)  # noqa: F821
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _clear(self, to: cython.Py_ssize_t, size: cython.Py_ssize_t) -> cython.void:
-        """Zero header columns that a packet does not have."""
-        if cython.compiled:
-            memset(cython.address(self.raw[to]), 0, size)  # noqa: F821
-        else:
-            self.raw[to : to + size] = bytes(size)
+        return whole * _SECOND + part + self.offsets[interface]

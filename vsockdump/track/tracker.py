@@ -345,7 +345,7 @@ class _Core:
         """Make the hash table for the current capacity and these slots, oldest first."""
         size: cython.Py_ssize_t = 16
         slot: cython.Py_ssize_t
-        while size < 2 * self.capacity:
+        while size < 4 * self.capacity:
             size *= 2
         self.table = memoryview(np.zeros(size, "i8"))
         self.table_mask = size - 1
@@ -668,6 +668,8 @@ class _Core:
             if self.f[flow].credit_seen:
                 step = _step(fwd, self.f[flow].fwd)
                 if step < 0:
+                    if op == _RST:  # nothing counts any more, and user-space devices send 0
+                        return
                     self.marks |= _M_FWD_BACK
                 self.f[flow].fwd += step
                 if self.f[flow].fwd + buf > self.f[flow].limit:
@@ -947,22 +949,23 @@ class Tracker:
         self._core.bind_store(self.store)
         self._core.rebuild([])
         self._bound = None
-        self._taps = np.zeros(0, "u4")
+        self.set_taps([0])
         self._tracked = np.zeros(0, TRACKED_DTYPE)
         self._stalls = np.zeros(0, STALL_DTYPE)
         self._stall_count = 0
         self.first_ns = self.last_ns = _NO_TIME_PY
 
     def set_taps(self, taps) -> None:
-        """The tap number of each interface of the source, a list of ints."""
-        if len(taps) != len(self._taps):
-            self._taps = np.array(taps, "u4")
-            self._core.bind_taps(self._taps)
+        """The tap number of each interface of the source, a list of ints; [0] at first."""
+        self._core.bind_taps(np.array(taps, "u4"))
+        self._taps = len(taps)
 
     def track(self, batch: Batch) -> Batch:
         """The batch with its tracked columns, which are valid until the next call."""
         count = len(batch.rows)
         if count:
+            if int(batch.rows["interface"].max()) >= self._taps:
+                raise IndexError("set_taps was not told of all interfaces of this batch")
             self._bind(batch.rows)
             self._run(count)
             self._advance(batch.rows["time_ns"])

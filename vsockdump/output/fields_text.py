@@ -1,0 +1,145 @@
+"""-T fields and --json: chosen fields of every packet, one packet a line."""
+
+from collections.abc import Callable
+from enum import IntEnum
+
+from vsockdump import wire
+from vsockdump.batch import Batch
+from vsockdump.output.fields import FIELDS, MARK_SEPARATOR, Column, FieldDef, lookup
+from vsockdump.output.lines import LineColumn, Lines
+from vsockdump.output.rows import Cell, Kind
+
+
+def field_lines(names: list[str]) -> Lines:
+    """Tab-separated values of the named fields; KeyError for a name that is none."""
+    columns = []
+    for index, name in enumerate(names):
+        field = lookup(name)
+        columns.append(_column(field, field.cell("\t" if index else "")))
+    return Lines(columns)
+
+
+def _column(field: FieldDef, cell: Cell) -> LineColumn:
+    return LineColumn(cell, field.column, field.holds, field.sizes, field.words)
+
+
+def json_lines(with_data: bool = False) -> Lines:
+    """One JSON object a line; the keys are the field names, nested at their dots.
+
+    Values are numbers as on the wire, null where unknown; `*_name` and `*_names` give the
+    words for them.  `with_data` adds the stream's captured bytes in hexadecimal.
+    """
+    writer = _JsonColumns()
+    for field in FIELDS:
+        if field.json or (with_data and field.names[-1] == "vsock.data"):
+            writer.add(field)
+    return Lines(writer.columns, writer.end())
+
+
+# Fields that get a second key with the word for their number.
+_NAMED: dict[str, type[IntEnum]] = {
+    "vsock.op": wire.MonitorOp,
+    "vsock.trans": wire.Transport,
+    "vsock.virtio.type": wire.SocketType,
+    "vsock.virtio.op": wire.Op,
+}
+
+
+class _JsonColumns:
+    """Builds the columns of a JSON line; the punctuation goes into the cells' prefixes."""
+
+    def __init__(self) -> None:
+        self.columns: list[LineColumn] = []
+        self._open: list[str] = []
+        self._quote = ""  # that closes the value before
+
+    def end(self) -> str:
+        """What closes the line."""
+        return self._quote + "}" * (len(self._open) + 1) + "\n"
+
+    def add(self, field: FieldDef) -> None:
+        """Add a field under its (correctly spelt) name, and the words for its numbers."""
+        name = field.names[-1]
+        if field.words is not None:
+            is_list = name == "vsock.marks"
+            word = _list_word(field.words) if is_list else _string_word(field.words)
+            cell = Cell(Kind.WORD, missing="[]" if is_list else "null")
+            self._add(name, LineColumn(cell, field.column, field.holds, word=word))
+        elif field.kind == Kind.BYTES:
+            cell = Cell(field.kind, missing="")
+            self._add(name, LineColumn(cell, field.column, field.holds, field.sizes), quote='"')
+        else:
+            kind = Kind.DEC if field.kind == Kind.HEX8 else field.kind
+            self._add(name, LineColumn(Cell(kind, missing="null"), field.column, field.holds))
+        if name in _NAMED:
+            self._add(name + "_name", _name_column(field, _NAMED[name]))
+        elif field.kind == Kind.HEX8:
+            self._add(name.removesuffix("s") + "_names", _flag_column())
+
+    def _add(self, name: str, column: LineColumn, quote: str = "") -> None:
+        """Add a column; its prefix closes and opens objects as the name's dots ask for."""
+        *path, key = name.split(".")
+        common = 0
+        while common < min(len(path), len(self._open)) and path[common] == self._open[common]:
+            common += 1
+        prefix = self._quote + "}" * (len(self._open) - common)
+        prefix += "," if self.columns else "{"
+        prefix += "".join(f'"{part}":{{' for part in path[common:])
+        column.cell.prefix = f'{prefix}"{key}":{quote}'.encode()
+        self._open = path
+        self._quote = quote
+        self.columns.append(column)
+
+
+def _string_word(word: Callable[[int], str]) -> Callable[[int], str]:
+    return lambda code: f'"{word(code)}"'
+
+
+def _list_word(word: Callable[[int], str]) -> Callable[[int], str]:
+    return lambda code: _json_list(word(code).split(MARK_SEPARATOR))
+
+
+def _json_list(words: list[str]) -> str:
+    return "[" + ",".join(f'"{word}"' for word in words) + "]"
+
+
+def _name_column(field: FieldDef, values: type[IntEnum]) -> LineColumn:
+    """The name of an enum's value, null for a value without one."""
+    last = int(max(values))
+    words = [f'"{wire.name_of(values, number)}"' for number in range(last + 1)]
+
+    def holds(batch: Batch) -> Column:
+        known: Column = field.column(batch) <= last
+        return known if field.holds is None else known & field.holds(batch)
+
+    return LineColumn(Cell(Kind.WORD, missing="null", words=[*words, ""]), field.column, holds)
+
+
+def _flag_column() -> LineColumn:
+    """The names of the virtio header's flags, which depend on op and type."""
+    return LineColumn(
+        Cell(Kind.WORD, missing="[]"),
+        flag_codes,
+        has_flags,
+        word=lambda code: _json_list(flag_words(code)),
+    )
+
+
+def flag_codes(batch: Batch) -> Column:
+    """flags, type and op of the virtio header in one number: what names its flags."""
+    virtio = batch.rows["virtio"]
+    codes: Column = virtio["flags"].astype("u8") << 32
+    codes |= virtio["type"].astype("u8") << 16
+    codes |= virtio["op"]
+    return codes
+
+
+def flag_words(code: int) -> list[str]:
+    """The names of the flags in a number of `flag_codes`."""
+    return wire.flag_names(code & 0xFFFF, code >> 16 & 0xFFFF, code >> 32)
+
+
+def has_flags(batch: Batch) -> Column:
+    """Where the virtio header has flags."""
+    mask: Column = batch.rows["virtio"]["flags"] != 0
+    return mask
