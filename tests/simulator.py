@@ -30,7 +30,7 @@ from enum import Enum, auto
 from heapq import heappop, heappush
 from itertools import count, islice
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 from scenario import DEFAULT_BUF, build_frame, pattern
 
@@ -421,22 +421,20 @@ class Setup(NamedTuple):
     answer: Literal["accept", "refuse", "ignore"] = "accept"
 
 
+Kind = Literal["write", "record", "read", "buffer", "ask", "shutdown", "close", "abort", "wait"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+
 class Action(NamedTuple):
-    """One step of a script; `kind` is one of ACTIONS.
+    """One step of a script.
 
     `amount`: bytes of a write, record (a write with MSG_EOR) or read, the new size of a
     buffer, the flags of a shutdown, the nanoseconds of a wait.
     """
 
-    kind: str
+    kind: Kind
     side: int = 0
     amount: int = 0
-
-
-ACTIONS: Final = (
-    *("write", "record", "read", "buffer"),
-    *("ask", "shutdown", "close", "abort", "wait"),
-)
 
 
 class Connection:
@@ -913,7 +911,7 @@ _WRITE_SIZES: Final = (200, 200, 200, 5000, 5000, 70_000, 300_000)  # upper boun
 _READ_SIZES: Final = (1, 100, 5000, 1 << 20, 1 << 20)
 _GAPS_NS: Final = (0, 3_000, 40_000, 200_000, 5_000_000, 300_000_000)  # upper bounds
 _STARTS: Final = (0, 1_000_000, 2**31 - 5000, 2**32 - 100_000, 2**32 - 1000)  # lower bounds
-_WEIGHTS: Final = {
+_WEIGHTS: Final[dict[Kind, int]] = {
     "write": 36,
     "record": 6,
     "read": 40,
@@ -1003,7 +1001,7 @@ class _Generator:
         self.live = [conn for conn in self.live if not conn.done]
         self.free += [(conn.setup.initiator, conn.setup.acceptor) for conn in over]
 
-    def _amount(self, conn: Connection, side: int, kind: str) -> int:
+    def _amount(self, conn: Connection, side: int, kind: Kind) -> int:
         rng = self.rng
         if kind in ("write", "record"):
             # A small window cuts a large write into thousands of packets.
@@ -1015,12 +1013,13 @@ class _Generator:
         return rng.choice(_BUFFERS) if kind == "buffer" else rng.randint(1, _BOTH)
 
     def close_most(self) -> None:
-        """Both ends read what came and close; some connections stay as they are."""
+        """Close both ends, mostly after reading all; some connections stay as they are."""
         for conn in list(self.live):
             if self.rng.random() < 0.25:
                 continue
             for side in self.rng.sample((0, 1), 2):
-                conn.read_all(side)
+                if self.rng.random() < 0.8:
+                    conn.read_all(side)
                 conn.close(side)
                 self.pause()
 
@@ -1044,7 +1043,7 @@ def random_traffic(
     generator = _Generator(rng, Simulator(repeat, snaplen), vantage, joined)
     to_open = connections
     for _ in range(actions):
-        if to_open and (not generator.live or rng.random() < 2 * connections / actions):
+        if to_open and (not generator.live or rng.random() < 1.3 * connections / actions):
             generator.open()
             to_open -= 1
         if generator.live:

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The record scanner: bytes of a capture become rows of a batch.
 
 This is one of the compiled hot loops, written in Cython's pure Python mode: the same file

@@ -75,7 +75,10 @@ _ASCII_DUMP = cython.declare(cython.int, int(Kind.ASCII_DUMP))
 _TEXT = cython.declare(cython.int, int(Kind.TEXT))
 _HEX = cython.declare(bytes, b"0123456789abcdef")
 _BILLION = cython.declare(cython.ulonglong, 1000000000)
+# Literals above 31 bits would be Python objects in compiled code.
 _ALL_BITS = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
+_LARGEST_U32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
+_PAIRS = cython.declare(bytes, b"".join(b"%02d" % number for number in range(100)))
 
 _NUMBER_ROOM = 32  # characters that any number or time fits in
 _BUFFER = 1 << 18
@@ -299,31 +302,46 @@ class RowWriter:
     def _number(self, value: cython.ulonglong) -> cython.void:
         """Decimal digits, without leading zeros."""
         width: cython.int = 1
-        left: cython.ulonglong = value
-        while left > 9:
-            left = left // 10
-            width += 1
+        left: cython.uint
+        if value > _LARGEST_U32:
+            large: cython.ulonglong = value
+            while large > 9:
+                large = large // 10
+                width += 1
+        else:
+            left = value
+            while left >= 10000:
+                left = left // 10000
+                width += 4
+            width += 3 if left >= 1000 else 2 if left >= 100 else 1 if left >= 10 else 0
         self._digits(value, width)
 
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
     def _digits(self, value: cython.ulonglong, width: cython.int) -> cython.void:
-        """The last `width` decimal digits."""
+        """The last `width` decimal digits, two at a time."""
         at: cython.Py_ssize_t = self.pos + width
+        pair: cython.uint
         small: cython.uint
         self.pos = at
-        while value > 0xFFFFFFFF:  # 64-bit division is slow: leave it early
+        while value > _LARGEST_U32:  # 64-bit division is slow: leave it early
+            if width <= 0:
+                return
             at -= 1
             self.out[at] = 48 + value % 10
             value = value // 10
             width -= 1
         small = value
-        while width > 0:
-            at -= 1
-            self.out[at] = 48 + small % 10
-            small = small // 10
-            width -= 1
+        while width > 1:
+            pair = small % 100 * 2
+            small = small // 100
+            at -= 2
+            self.out[at] = _PAIRS[pair]
+            self.out[at + 1] = _PAIRS[pair + 1]
+            width -= 2
+        if width > 0:
+            self.out[at - 1] = 48 + small % 10
 
     @cython.cfunc
     @cython.inline
@@ -399,7 +417,7 @@ class RowWriter:
         """host, local, hypervisor, any, or "guest" and the number."""
         if value <= 2:
             self._literal(self.cid_first + cython.cast(cython.Py_ssize_t, value))
-        elif value == 0xFFFFFFFF:
+        elif value == _LARGEST_U32:
             self._literal(self.cid_first + 3)
         else:
             self._literal(self.cid_first + 4)

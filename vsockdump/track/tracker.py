@@ -973,6 +973,11 @@ class Tracker:
         return batch
 
     @property
+    def connections(self) -> int:
+        """Connections seen so far, the forgotten ones included."""
+        return self.store.used + self.store.forgotten
+
+    @property
     def stalls(self):
         """The stalls that ended in the last batch."""
         return self._stalls[: self._stall_count]

@@ -1,0 +1,215 @@
+"""The command line: arguments become one Config, errors become one sentence.
+
+Rules for editors: tcpdump's letters keep tcpdump's meanings; modes are long options.  Only
+what every run needs is imported at the top: `--version` must not load NumPy.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vsockdump import __version__
+
+if TYPE_CHECKING:
+    from vsockdump.config import Config
+
+EXIT_INPUT = 1
+EXIT_USAGE = 2
+
+_COMPILED_MODULES = ("capture.scan", "track.tracker", "track.window", "output.rows")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run vsockdump; returns the exit status.
+
+    0 done, 1 bad input or failed output, 2 wrong usage.
+    """
+    # Threads of NumPy's linear algebra, which is not used here, cost start-up and memory.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A reader of our output that goes away ends us silently, as it ends other filters.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.version:
+        print(version())
+        return 0
+    if arguments.list_fields:
+        return _list_fields()
+    if arguments.read is None:
+        parser.error("give a capture to read: -r FILE, or -r - for stdin")
+    return _run(parser, arguments)
+
+
+def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from vsockdump.capture.errors import CaptureError
+    from vsockdump.output.statistics import StatisticError
+    from vsockdump.pipeline import complain, run
+
+    try:
+        return run(_config(parser, arguments))
+    except CaptureError as error:
+        complain(str(error))
+        return EXIT_INPUT
+    except StatisticError as error:
+        complain(str(error))
+    except KeyError as error:
+        complain(str(error.args[0]))
+    return EXIT_USAGE
+
+
+def version() -> str:
+    """Version, and whether the hot loops are compiled; loads none of them."""
+    from importlib.util import find_spec
+
+    specs = [find_spec(f"vsockdump.{name}") for name in _COMPILED_MODULES]
+    origins = [spec.origin or "" for spec in specs if spec]
+    compiled = [not origin.endswith(".py") for origin in origins]
+    if all(compiled):
+        how = "compiled"
+    elif any(compiled):
+        how = "partly compiled"
+    else:
+        how = "pure Python, slower: no C compiler was found when it was installed"
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"vsockdump {__version__} ({how}; Python {python})"
+
+
+def _list_fields() -> int:
+    from vsockdump.output.fields import list_fields
+
+    for line in list_fields():
+        print(line)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vsockdump",
+        description="Packet analyzer for AF_VSOCK.",
+        epilog="Exit status: 0 done, 1 bad input or failed output, 2 wrong usage.",
+    )
+    add = parser.add_argument
+    add("--version", action="store_true", help="print the version and how it was built")
+    source = parser.add_argument_group("source and destination")
+    add = source.add_argument
+    add("-r", dest="read", metavar="FILE", help="read this pcap or pcapng capture; - is stdin")
+    add("-w", dest="write", metavar="FILE", help="write the packets to this capture; - is stdout")
+    add("-c", dest="count", metavar="N", type=_positive, default=0, help="stop after N packets")
+    add("-U", dest="packet_buffered", action="store_true", help="flush -w after every batch")
+    lines = parser.add_argument_group("packet lines")
+    add = lines.add_argument
+    add("-n", dest="numeric", action="store_true", help="context ids as numbers, not names")
+    add("-q", dest="quiet", action="store_true", help="shorter lines")
+    add("-v", dest="verbose", action="count", default=0, help="more; -vv and -vvv more still")
+    add(
+        "-t",
+        dest="times",
+        action="count",
+        default=0,
+        help="no time; -tt seconds since 1970, -ttt since the packet before,"
+        " -tttt with the date, -ttttt since the first packet",
+    )
+    add("--nano", action="store_true", help="nine decimals of a second, not six")
+    add("-#", "--number", dest="number", action="store_true", help="packet numbers")
+    add("-x", dest="hex", action="count", default=0, help="the packet in hex; -xx whole frames")
+    add("-X", dest="both", action="count", default=0, help="in hex and ASCII; -XX whole frames")
+    add("-A", dest="ascii", action="store_true", help="in ASCII")
+    add("-l", dest="line_buffered", action="store_true", help="flush the output after every batch")
+    add(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colours: on a terminal unless NO_COLOR is set (auto)",
+    )
+    other = parser.add_argument_group("other output")
+    add = other.add_argument
+    add("--json", action="store_true", help="one JSON object a packet; with -x its data too")
+    add("-T", dest="output", choices=("text", "json", "fields"), help="kind of output")
+    add("-e", dest="fields", metavar="FIELD", action="append", help="a field of -T fields")
+    add("-E", dest="settings", metavar="header=y|n", action="append", help="field names on top")
+    add("--list-fields", action="store_true", help="list all fields and what they mean")
+    add(
+        "-z",
+        dest="statistics",
+        metavar="NAME",
+        action="append",
+        help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS",
+    )
+    add("-P", dest="print_packets", action="store_true", help="print packets with -z or -w too")
+    add(
+        "--max-connections",
+        metavar="N",
+        type=_positive,
+        default=1_000_000,
+        help="keep so many connections, forgetting the oldest beyond (default 1000000)",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
+    from vsockdump.config import Config
+    from vsockdump.output.rows import Kind
+    from vsockdump.output.text import TextOptions
+
+    output = arguments.output or ("json" if arguments.json else "text")
+    if arguments.json and output != "json":
+        parser.error(f"--json and -T {output} contradict each other")
+    if output == "fields" and not arguments.fields:
+        parser.error("-T fields needs at least one -e FIELD; --list-fields lists them")
+    if arguments.fields and output != "fields":
+        parser.error("-e goes with -T fields")
+    for setting in arguments.settings or []:
+        if setting not in ("header=y", "header=n"):
+            parser.error(f"-E takes header=y or header=n, not {setting}")
+    prints = arguments.print_packets or not (arguments.statistics or arguments.write)
+    if arguments.write == "-" and (prints or arguments.statistics):
+        parser.error("-w - and other output cannot both go to stdout")
+    dump = None
+    if arguments.both:
+        dump = Kind.FULL_DUMP
+    elif arguments.hex:
+        dump = Kind.HEX_DUMP
+    elif arguments.ascii:
+        dump = Kind.ASCII_DUMP
+    colour = _colour(arguments.color)
+    return Config(
+        read=arguments.read,
+        write=arguments.write,
+        output=output,
+        fields=tuple(arguments.fields or ()),
+        header="header=y" in (arguments.settings or ()),
+        statistics=tuple(arguments.statistics or ()),
+        print_packets=prints,
+        count=arguments.count,
+        text=TextOptions(
+            times=min(arguments.times, 5),
+            quiet=arguments.quiet,
+            verbose=arguments.verbose,
+            numeric=arguments.numeric,
+            number=arguments.number,
+            dump=dump,
+            dump_link=max(arguments.hex, arguments.both) > 1,
+            nano=arguments.nano,
+            colour=colour,
+        ),
+        data=bool(arguments.hex),
+        line_buffered=arguments.line_buffered,
+        packet_buffered=arguments.packet_buffered,
+        max_connections=arguments.max_connections,
+        colour=colour,
+    )
+
+
+def _colour(choice: str) -> bool:
+    if choice == "auto":
+        return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return choice == "always"

@@ -1,0 +1,29 @@
+"""What a run is to do: the command line as one frozen value."""
+
+from dataclasses import dataclass
+
+from vsockdump.output.text import TextOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One run.  `read` and `write` are paths, "-" for stdin and stdout.
+
+    `output` is text, json or fields; `fields` the names for the last; `statistics` the
+    arguments of -z.  `count` stops after so many packets, 0 means all.
+    """
+
+    read: str
+    write: str | None = None
+    output: str = "text"
+    fields: tuple[str, ...] = ()
+    header: bool = False
+    statistics: tuple[str, ...] = ()
+    print_packets: bool = True
+    count: int = 0
+    text: TextOptions = TextOptions()
+    data: bool = False
+    line_buffered: bool = False
+    packet_buffered: bool = False
+    max_connections: int = 1_000_000
+    colour: bool = False

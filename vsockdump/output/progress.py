@@ -1,0 +1,63 @@
+"""Progress of long work, on a terminal only and not before it has taken a second."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Final
+
+from vsockdump.capture.stream import ByteStream
+
+_PATIENCE_S: Final = 1.0
+
+
+class Progress:
+    """A progress bar on stderr for reading `stream`; silent where it would disturb.
+
+    It is shown if stderr is a terminal, the size of the input is known, and the packets do
+    not scroll by on the same terminal (`printing`).
+    """
+
+    def __init__(self, stream: ByteStream, printing: bool) -> None:
+        self._stream = stream
+        scrolls = printing and sys.stdout.isatty()
+        self._wanted = sys.stderr.isatty() and stream.size > 0 and not scrolls
+        self._from = time.monotonic() + _PATIENCE_S
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, packets: int) -> None:
+        """Show how far the reading is; `packets` is the number read so far."""
+        if not self._wanted or time.monotonic() < self._from:
+            return
+        if self._bar is None:
+            self._start()
+        self._bar.update(self._task, completed=self._stream.position, packets=packets)
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[packets]:,} packets"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("Reading", total=self._stream.size, packets=0)
+        self._bar.start()

@@ -1,0 +1,564 @@
+"""The -z statistics: each takes tracked batches and gives a table at the end.
+
+conv, endpoints and credit read the tracker's store, which keeps them bounded; io counts
+intervals.  Statistics cover all traffic, whatever is printed.
+"""
+
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsockdump import wire
+from vsockdump.address import Endpoint
+from vsockdump.batch import NO_TIME, Batch, Layers
+from vsockdump.output.tables import ColumnSpec, Table, json_line, render, seconds, span
+from vsockdump.track.marks import Mark, words
+from vsockdump.track.states import State, state_word
+from vsockdump.track.tracker import Tracker
+from vsockdump.track.window import CONNECTIONS, CreditWindows
+
+SECOND: Final = 10**9
+_SIDES: Final = ("initiator", "acceptor")
+_MOST_INTERVALS: Final = 1_000_000
+_MOST_STALLS: Final = 100_000
+
+
+class Statistic(Protocol):
+    """One -z."""
+
+    name: str
+
+    def add(self, batch: Batch) -> None:
+        """Take a tracked batch; called for every one, in order."""
+
+    def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
+        """The result for people."""
+
+    def json_lines(self) -> Iterator[str]:
+        """The result for programs, one JSON object a line."""
+
+
+class StatisticError(ValueError):
+    """A -z that does not exist or whose argument cannot be; one sentence."""
+
+
+def make(text: str, tracker: Tracker) -> Statistic:
+    """The statistic that a -z argument names; raises StatisticError."""
+    name, _, argument = text.partition(",")
+    if name == "conv" and not argument:
+        return Conversations(tracker)
+    if name == "endpoints" and not argument:
+        return Endpoints(tracker)
+    if name == "credit":
+        return Credit(tracker, _connection(argument))
+    if name == "io":
+        return Intervals(tracker, _interval(argument))
+    raise StatisticError(
+        f"There is no statistic {text}; there are conv, endpoints, credit[,CONNECTION]"
+        " and io,SECONDS."
+    )
+
+
+def _connection(argument: str) -> int | None:
+    if not argument:
+        return None
+    if argument.isascii() and argument.isdigit() and int(argument):
+        return int(argument)
+    raise StatisticError(f"-z credit takes the number of a connection, not {argument}.")
+
+
+def _interval(argument: str) -> int:
+    """An interval in nanoseconds; 0 means the whole capture."""
+    try:
+        interval = int(Decimal(argument) * SECOND)
+    except (InvalidOperation, ValueError, OverflowError):
+        raise StatisticError(
+            f"-z io takes an interval in seconds, as in -z io,0.1, not {argument or 'nothing'}."
+        ) from None
+    if interval < 0 or (interval == 0 and Decimal(argument) != 0) or interval > 2**62:
+        raise StatisticError(f"-z io cannot use an interval of {argument} seconds.")
+    return interval
+
+
+def ends(connection: np.void) -> tuple[Endpoint, Endpoint]:
+    """Initiator and acceptor of a row of the store."""
+    return (
+        Endpoint(int(connection["initiator_cid"]), int(connection["initiator_port"])),
+        Endpoint(int(connection["acceptor_cid"]), int(connection["acceptor_port"])),
+    )
+
+
+def shown(endpoint: Endpoint, numeric: bool) -> str:
+    """An endpoint in names, or in digits for -n."""
+    return endpoint.numeric() if numeric else str(endpoint)
+
+
+def how_it_ended(connection: np.void) -> str:
+    """State of a connection in words, with who brought it about."""
+    state = int(connection["state"])
+    text = state_word(state).replace("-", " ")
+    closer = int(connection["closer"])
+    if state in (State.CLOSED, State.RESET, State.CLOSING) and closer < 2:
+        text += f" by {_SIDES[closer]}" if connection["side_known"] else ""
+    if connection["midstream"]:
+        text += ", mid-stream"
+    return text
+
+
+def socket_type(connection: np.void) -> str:
+    """The socket type of a connection: stream, seqpacket, dgram or its number."""
+    number = int(connection["type"])
+    return wire.name_of(wire.SocketType, number).lower()
+
+
+def stalled_ns(flow: np.void, now: int) -> int:
+    """Time a flow spent stalled, up to `now` for a stall that goes on."""
+    running = int(flow["stalled_since"])
+    return int(flow["stalled_ns"]) + (max(now - running, 0) if running != NO_TIME else 0)
+
+
+def _least(flow: np.void, name: str) -> int | None:
+    return int(flow[name]) if flow["free_seen"] else None
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else str(value)
+
+
+class _OfStore:
+    """What the statistics over the tracker's store share."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def _connections(self) -> Iterator[tuple[np.void, np.void, np.void]]:
+        """(connection, what the initiator sent, what the acceptor sent), by number."""
+        store = self._tracker.store
+        rows = store.connections[: store.used]
+        for slot in np.argsort(rows["number"]):
+            yield rows[slot], store.flows[2 * slot], store.flows[2 * slot + 1]
+
+    def _forgotten(self) -> list[str]:
+        store = self._tracker.store
+        if not store.forgotten:
+            return []
+        return [
+            f"{store.forgotten} more connections ({store.forgotten_packets} packets,"
+            f" {store.forgotten_bytes} bytes) were forgotten at the limit of {store.cap};"
+            " see --max-connections."
+        ]
+
+    def add(self, batch: Batch) -> None:
+        """The store has it already."""
+
+
+# What nearly every connection has, or what other columns say, is no note.
+_NOTES: Final = ~int(
+    Mark.NO_SOCKET | Mark.LATER_RST | Mark.ZERO_CREDIT | Mark.MIDSTREAM
+)
+
+_CONV_COLUMNS: Final = (
+    ColumnSpec("#"),
+    ColumnSpec("initiator", False),
+    ColumnSpec("acceptor", False),
+    ColumnSpec("type", False),
+    ColumnSpec("start"),
+    ColumnSpec("duration"),
+    ColumnSpec("packets ->"),
+    ColumnSpec("bytes ->"),
+    ColumnSpec("packets <-"),
+    ColumnSpec("bytes <-"),
+    ColumnSpec("min free ->"),
+    ColumnSpec("min free <-"),
+    ColumnSpec("stalled ->"),
+    ColumnSpec("stalled <-"),
+    ColumnSpec("state", False),
+    ColumnSpec("notes", False),
+)
+
+
+class Conversations(_OfStore):
+    """-z conv: every connection on a line."""
+
+    name = "conv"
+
+    def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
+        """A table, one connection a row; start is relative to the first packet."""
+        rows = [self._row(*entry, numeric) for entry in self._connections()]
+        title = f"{len(rows)} connections; -> is initiator to acceptor"
+        yield from render(Table(title, _CONV_COLUMNS, rows, self._forgotten()), colour)
+
+    def _row(
+        self, connection: np.void, forth: np.void, back: np.void, numeric: bool
+    ) -> tuple[str, ...]:
+        initiator, acceptor = ends(connection)
+        last = int(connection["last_ns"])
+        return (
+            str(connection["number"]),
+            shown(initiator, numeric),
+            shown(acceptor, numeric),
+            socket_type(connection),
+            seconds(int(connection["first_ns"]) - self._tracker.first_ns),
+            seconds(last - int(connection["first_ns"])),
+            str(forth["packets"]),
+            str(forth["bytes"]),
+            str(back["packets"]),
+            str(back["bytes"]),
+            _number(_least(forth, "min_free")),
+            _number(_least(back, "min_free")),
+            seconds(stalled_ns(forth, last)),
+            seconds(stalled_ns(back, last)),
+            how_it_ended(connection),
+            ", ".join(words(int(connection["marks"]) & _NOTES)),
+        )
+
+    def json_lines(self) -> Iterator[str]:
+        """One object a connection; the lists hold initiator to acceptor, then the reverse."""
+        for connection, *flows in self._connections():
+            initiator, acceptor = ends(connection)
+            last = int(connection["last_ns"])
+            closer = int(connection["closer"])
+            yield json_line(
+                self.name,
+                {
+                    "conn": int(connection["number"]),
+                    "initiator": initiator._asdict(),
+                    "acceptor": acceptor._asdict(),
+                    "initiator_known": bool(connection["side_known"]),
+                    "type": socket_type(connection),
+                    "state": state_word(connection["state"]),
+                    "midstream": bool(connection["midstream"]),
+                    "closer": _SIDES[closer] if closer < 2 else None,
+                    "start_ns": int(connection["first_ns"]),
+                    "duration_ns": last - int(connection["first_ns"]),
+                    "first_packet": int(connection["first_packet"]),
+                    "last_packet": int(connection["last_packet"]),
+                    "packets": [int(flow["packets"]) for flow in flows],
+                    "bytes": [int(flow["bytes"]) for flow in flows],
+                    "min_free": [_least(flow, "min_free") for flow in flows],
+                    "stalls": [_stalls(flow) for flow in flows],
+                    "stalled_ns": [stalled_ns(flow, last) for flow in flows],
+                    "marks": words(int(connection["marks"])),
+                },
+            )
+
+
+def _stalls(flow: np.void) -> int:
+    return int(flow["stalls"]) + int(flow["stalled_since"] != NO_TIME)
+
+
+_ENDPOINT_COLUMNS: Final = (
+    ColumnSpec("endpoint", False),
+    ColumnSpec("packets sent"),
+    ColumnSpec("bytes sent"),
+    ColumnSpec("packets received"),
+    ColumnSpec("bytes received"),
+    ColumnSpec("initiated"),
+    ColumnSpec("accepted"),
+    ColumnSpec("refused"),
+)
+_ENDPOINT_KEYS: Final = (
+    "packets_sent",
+    "bytes_sent",
+    "packets_received",
+    "bytes_received",
+    "initiated",
+    "accepted",
+    "refused",
+)
+
+
+class Endpoints(_OfStore):
+    """-z endpoints: what every (cid, port) sent and received, the busiest first."""
+
+    name = "endpoints"
+
+    def _totals(self) -> list[tuple[Endpoint, list[int]]]:
+        totals: dict[Endpoint, list[int]] = {}
+        for connection, *flows in self._connections():
+            refused = int(connection["state"] == State.REFUSED)
+            for side, endpoint in enumerate(ends(connection)):
+                total = totals.setdefault(endpoint, [0] * len(_ENDPOINT_KEYS))
+                sent, received = flows[side], flows[1 - side]
+                total[0] += int(sent["packets"])
+                total[1] += int(sent["bytes"])
+                total[2] += int(received["packets"])
+                total[3] += int(received["bytes"])
+                if connection["side_known"]:
+                    total[4] += side == 0
+                    total[5] += side == 1 and not refused
+                total[6] += refused and side == 1
+        return sorted(
+            totals.items(), key=lambda item: (-item[1][1] - item[1][3], -item[1][0], item[0])
+        )
+
+    def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
+        """A table, one endpoint a row."""
+        rows = [
+            (shown(endpoint, numeric), *map(str, total)) for endpoint, total in self._totals()
+        ]
+        title = f"{len(rows)} endpoints"
+        yield from render(Table(title, _ENDPOINT_COLUMNS, rows, self._forgotten()), colour)
+
+    def json_lines(self) -> Iterator[str]:
+        """One object an endpoint."""
+        for endpoint, total in self._totals():
+            values = dict(zip(_ENDPOINT_KEYS, total, strict=True))
+            yield json_line(self.name, {"endpoint": endpoint._asdict(), **values})
+
+
+_WINDOW_COLUMNS: Final = (
+    ColumnSpec("  time"),
+    ColumnSpec("buffer"),
+    ColumnSpec("in flight"),
+    ColumnSpec("free"),
+)
+
+
+class Credit(_OfStore):
+    """-z credit: the credit window of each direction over time, its stalls and updates."""
+
+    name = "credit"
+
+    def __init__(self, tracker: Tracker, only: int | None = None) -> None:
+        super().__init__(tracker)
+        self._only = only
+        self._windows = CreditWindows()
+        self._stalls: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._kept = 0
+        self._left_out = 0
+
+    def add(self, batch: Batch) -> None:
+        """Sample the windows and note the stalls that ended."""
+        self._windows.add(batch.rows, batch.tracked)
+        for stall in self._tracker.stalls:
+            if self._kept == _MOST_STALLS:
+                self._left_out += 1
+                continue
+            key = int(stall["conn"]), int(stall["side"])
+            times = int(stall["start_ns"]), int(stall["end_ns"])
+            self._stalls.setdefault(key, []).append(times)
+            self._kept += 1
+
+    def _directions(self) -> Iterator[tuple[np.void, int, np.void, np.void]]:
+        """(connection, side of the sender, its flow, the flow back) of all that sent data."""
+        for connection, *flows in self._connections():
+            if self._only is not None and connection["number"] != self._only:
+                continue
+            for side in (0, 1):
+                if flows[side]["bytes"]:
+                    yield connection, side, flows[side], flows[1 - side]
+
+    def _stalls_of(self, connection: np.void, side: int, flow: np.void) -> list[tuple[int, int]]:
+        """(start, end) of the stalls of a direction; one that goes on ends at the last packet."""
+        stalls = list(self._stalls.get((int(connection["number"]), side), ()))
+        if flow["stalled_since"] != NO_TIME:
+            stalls.append((int(flow["stalled_since"]), int(connection["last_ns"])))
+        return stalls
+
+    def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
+        """A block a direction: totals, updates, stalls, and the window over time."""
+        count = 0
+        for connection, side, flow, back in self._directions():
+            count += 1
+            yield from self._block(connection, side, flow, back, numeric, colour)
+        if not count:
+            yield "No connection sent data." if self._only is None else (
+                f"Connection {self._only} sent no data or does not exist."
+            )
+        if self._left_out:
+            yield f"{self._left_out} more stalls are not listed."
+        if self._only is None and self._tracker.connections > CONNECTIONS:
+            yield f"The window over time was kept for the first {CONNECTIONS} connections."
+        yield from self._forgotten()
+
+    def _block(
+        self,
+        connection: np.void,
+        side: int,
+        flow: np.void,
+        back: np.void,
+        numeric: bool,
+        colour: bool,
+    ) -> Iterator[str]:
+        pair = ends(connection)
+        title = f"#{connection['number']} {shown(pair[side], numeric)} > "
+        title += shown(pair[1 - side], numeric)
+        notes = [*_totals(flow, back), *_update_lines(back)]
+        notes += self._stall_lines(connection, side, flow)
+        yield from render(Table(title, (), (), notes), colour)
+        yield from render(Table("", _WINDOW_COLUMNS, self._window(connection, side)))
+
+    def _stall_lines(self, connection: np.void, side: int, flow: np.void) -> Iterator[str]:
+        stalls = self._stalls_of(connection, side, flow)
+        if not stalls:
+            yield "  stalls: none"
+            return
+        total = sum(end - start for start, end in stalls)
+        longest = max(end - start for start, end in stalls)
+        yield f"  stalls: {len(stalls)}, {span(total)} in all, the longest {span(longest)}"
+        for start, end in stalls:
+            open_end = " and goes on" if end == connection["last_ns"] else ""
+            yield f"    at {seconds(start - self._tracker.first_ns)} for {span(end - start)}" + (
+                open_end if flow["stalled_since"] == start else ""
+            )
+
+    def _window(self, connection: np.void, side: int) -> list[tuple[str, ...]]:
+        return [
+            (f"  {seconds(start - self._tracker.first_ns)}", _number(size), str(flight), str(free))
+            for start, size, flight, free in self._samples(connection, side)
+        ]
+
+    def _samples(
+        self, connection: np.void, side: int
+    ) -> Iterator[tuple[int, int | None, int, int]]:
+        """(time, buffer, in flight, free) of the slots in which something was seen."""
+        kept = self._windows.of(2 * (int(connection["number"]) - 1) + side)
+        if kept is None:
+            return
+        start, width, buffers, flights, frees = kept
+        size: int | None = None
+        for slot in range(len(frees)):
+            size = int(buffers[slot]) or size
+            if frees[slot] != 0xFFFFFFFF:
+                yield start + slot * width, size, int(flights[slot]), int(frees[slot])
+
+    def json_lines(self) -> Iterator[str]:
+        """One object a direction; `window` holds [time_ns, buffer, in flight, free]."""
+        for connection, side, flow, back in self._directions():
+            pair = ends(connection)
+            updates = int(back["updates"])
+            yield json_line(
+                self.name,
+                {
+                    "conn": int(connection["number"]),
+                    "sender": _SIDES[side],
+                    "src": pair[side]._asdict(),
+                    "dst": pair[1 - side]._asdict(),
+                    "bytes": int(flow["bytes"]),
+                    "buf_alloc": int(back["buf"]) if back["credit_seen"] else None,
+                    "max_in_flight": _least(flow, "max_in_flight"),
+                    "min_free": _least(flow, "min_free"),
+                    "updates": updates,
+                    "update_spacing_ns": _spacing(back),
+                    "stalls": self._stalls_of(connection, side, flow),
+                    "window": list(self._samples(connection, side)),
+                },
+            )
+
+
+def _totals(flow: np.void, back: np.void) -> Iterator[str]:
+    buffer = int(back["buf"]) if back["credit_seen"] else None
+    yield (
+        f"  {flow['bytes']} bytes, buffer {_number(buffer)}, in flight at most"
+        f" {_number(_least(flow, 'max_in_flight'))}, free at least"
+        f" {_number(_least(flow, 'min_free'))}"
+    )
+
+
+def _spacing(back: np.void) -> int | None:
+    """Mean time between the updates of a receiver."""
+    count = int(back["updates"])
+    if count < 2:
+        return None
+    return (int(back["last_update_ns"]) - int(back["first_update_ns"])) // (count - 1)
+
+
+def _update_lines(back: np.void) -> Iterator[str]:
+    spacing = _spacing(back)
+    text = f"  updates: {back['updates']}"
+    yield text if spacing is None else f"{text}, {span(spacing)} apart on average"
+
+
+_IO_COLUMNS: Final = (
+    ColumnSpec("from"),
+    ColumnSpec("to"),
+    ColumnSpec("packets"),
+    ColumnSpec("frame bytes"),
+    ColumnSpec("data bytes"),
+    ColumnSpec("connects"),
+    ColumnSpec("updates"),
+    ColumnSpec("resets"),
+)
+_IO_KEYS: Final = ("packets", "frame_bytes", "data_bytes", "connects", "updates", "resets")
+
+
+class Intervals:
+    """-z io,SECONDS: packets and bytes of every interval since the first packet."""
+
+    name = "io"
+
+    def __init__(self, tracker: Tracker, interval_ns: int) -> None:
+        self._tracker = tracker
+        self._interval = interval_ns
+        self._start = NO_TIME
+        self._counts = np.zeros((64, len(_IO_KEYS)), np.int64)
+        self._used = 0
+        self._outside = 0
+
+    def add(self, batch: Batch) -> None:
+        """Count the batch's vsock packets."""
+        rows = batch.rows
+        chosen = (rows["layers"] != Layers.NONE) & (rows["time_ns"] != NO_TIME)
+        times = rows["time_ns"][chosen]
+        if not len(times):
+            return
+        if self._start == NO_TIME:
+            self._start = int(times[0])
+        index = (times - self._start) // self._interval if self._interval else times * 0
+        inside = (index >= 0) & (index < _MOST_INTERVALS)
+        self._outside += int(len(index) - inside.sum())
+        if inside.any():
+            assert batch.tracked is not None
+            self._count(index[inside], rows[chosen][inside], batch.tracked[chosen][inside])
+
+    def _count(
+        self, index: NDArray[np.int64], rows: NDArray[np.void], tracked: NDArray[np.void]
+    ) -> None:
+        top = int(index.max()) + 1
+        while top > len(self._counts):
+            self._counts = np.concatenate((self._counts, np.zeros_like(self._counts)))
+        self._used = max(self._used, top)
+        low = int(index.min())
+        op = np.where(rows["layers"] == Layers.VIRTIO, rows["virtio"]["op"], 0)
+        weights: list[Any] = [
+            None,
+            rows["wirelen"],
+            tracked["data_len"],
+            op == wire.Op.REQUEST,
+            op == wire.Op.CREDIT_UPDATE,
+            op == wire.Op.RST,
+        ]
+        for column, weight in enumerate(weights):
+            sums = np.bincount(index - low, weight, top - low)
+            self._counts[low:top, column] += sums.astype(np.int64)
+
+    def _bounds(self, index: int) -> tuple[int, int]:
+        """Start and end of an interval, relative to the first packet."""
+        if not self._interval:
+            return 0, max(self._tracker.last_ns - self._start, 0)
+        return index * self._interval, (index + 1) * self._interval
+
+    def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
+        """A table, one interval a row, empty ones included."""
+        rows = [
+            (*map(seconds, self._bounds(index)), *map(str, self._counts[index].tolist()))
+            for index in range(self._used)
+        ]
+        title = f"{self._used} intervals" + (
+            f" of {span(self._interval)}" if self._interval else ""
+        )
+        notes = []
+        if self._outside:
+            notes = [f"{self._outside} packets lie before the first or behind the last interval."]
+        yield from render(Table(title, _IO_COLUMNS, rows, notes), colour)
+
+    def json_lines(self) -> Iterator[str]:
+        """One object an interval."""
+        for index in range(self._used):
+            start, end = self._bounds(index)
+            counts = dict(zip(_IO_KEYS, self._counts[index].tolist(), strict=True))
+            yield json_line(self.name, {"from_ns": start, "to_ns": end, **counts})
