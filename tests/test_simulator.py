@@ -687,6 +687,14 @@ def test_close_with_unread_data() -> None:
     assert ((7000, 0), (0, 0)) == (outcome.sent, outcome.read)
 
 
+def test_both_close_and_one_has_unread_data() -> None:
+    """That one answers nothing, misses the RST, and sends its own after the timeout."""
+    traffic = run("1 write 7", "1", "0 close", "1 close")
+    packets = ["1 RW 7", "1 SHUTDOWN 3", "0 SHUTDOWN 3", "1 RST", "0 RST"]
+    check_end(traffic, packets, ["closing", "closed"], 1)
+    assert traffic.seen[-1].time_ns - traffic.seen[-2].time_ns > CLOSE_TIMEOUT_NS - ms(1)
+
+
 def test_abort() -> None:
     """An RST out of the blue; the other program's close is an RST, too."""
     traffic = run("1 abort", "1", "0 close")

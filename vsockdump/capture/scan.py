@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
 """The record scanner: bytes of a capture become rows of a batch.
 
 This is one of the compiled hot loops, written in Cython's pure Python mode: the same file
@@ -17,8 +18,6 @@ Layouts: pcap is draft-ietf-opsawg-pcap, pcapng is draft-ietf-opsawg-pcapng.
 
 from __future__ import annotations
 
-import struct
-
 import cython
 
 from vsockdump import wire
@@ -35,31 +34,7 @@ MAX_CAPLEN = 262144  # libpcap's MAXIMUM_SNAPLEN: a longer record is damage
 MAX_BLOCK = 1 << 24  # a longer pcapng block is damage
 
 
-def _column(name: str) -> int:
-    """Where a column begins in a row."""
-    return PACKET_DTYPE.fields[name][1]
-
-
-_ITEM = cython.declare(cython.Py_ssize_t, PACKET_DTYPE.itemsize)
-_NUMBER = cython.declare(cython.Py_ssize_t, _column("number"))
-_TIME_NS = cython.declare(cython.Py_ssize_t, _column("time_ns"))
-_RECORD_OFFSET = cython.declare(cython.Py_ssize_t, _column("record_offset"))
-_RECORD_AT = cython.declare(cython.Py_ssize_t, _column("record_at"))
-_RECORD_LEN = cython.declare(cython.Py_ssize_t, _column("record_len"))
-_PACKET_AT = cython.declare(cython.Py_ssize_t, _column("packet_at"))
-_CAPLEN = cython.declare(cython.Py_ssize_t, _column("caplen"))
-_WIRELEN = cython.declare(cython.Py_ssize_t, _column("wirelen"))
-_INTERFACE = cython.declare(cython.Py_ssize_t, _column("interface"))
-_IFINDEX = cython.declare(cython.Py_ssize_t, _column("ifindex"))
-_PAYLOAD_AT = cython.declare(cython.Py_ssize_t, _column("payload_at"))
-_PAYLOAD_CAP = cython.declare(cython.Py_ssize_t, _column("payload_cap"))
-_PAYLOAD_WIRE = cython.declare(cython.Py_ssize_t, _column("payload_wire"))
-_LINK_SIZE = cython.declare(cython.Py_ssize_t, _column("link_size"))
-_OPTIONS = cython.declare(cython.Py_ssize_t, _column("options"))
-_LAYERS = cython.declare(cython.Py_ssize_t, _column("layers"))
-_MALFORMED = cython.declare(cython.Py_ssize_t, _column("malformed"))
-_HEADERS = cython.declare(cython.Py_ssize_t, _column(wire.VSOCKMON.name))
-
+_HEADER_NAMES = [header.name for header in wire.HEADERS]
 _MON = cython.declare(cython.Py_ssize_t, wire.VSOCKMON.size)
 _VIRTIO = cython.declare(cython.Py_ssize_t, wire.VIRTIO.size)
 _BOTH = cython.declare(cython.Py_ssize_t, wire.HEADERS_SIZE)
@@ -96,7 +71,52 @@ _SIMPLE_PACKET = cython.declare(cython.uint, 3)  # obsolete, but still found
 _ENHANCED_PACKET = cython.declare(cython.uint, 6)
 
 
-# Captured bytes and rows are C pointers when compiled and memoryviews when not.
+# C's view of a row: the fields and layout of PACKET_DTYPE, the headers as bytes.  A test
+# compares what both builds write.  C finds offsets and sizes here, at compile time.
+Row = cython.struct(
+    number=cython.ulonglong,
+    time_ns=cython.longlong,
+    record_offset=cython.ulonglong,
+    record_at=cython.uint,
+    record_len=cython.uint,
+    packet_at=cython.uint,
+    caplen=cython.uint,
+    wirelen=cython.uint,
+    interface=cython.uint,
+    ifindex=cython.uint,
+    payload_at=cython.uint,
+    payload_cap=cython.uint,
+    payload_wire=cython.uint,
+    link_size=cython.uchar,
+    options=cython.uchar,
+    layers=cython.uchar,
+    malformed=cython.uchar,
+    gap=cython.uint,
+    monitor=cython.uchar[32],
+    virtio=cython.uchar[44],
+)
+
+
+class _PythonRow:
+    """What a Row pointer is in the uncompiled build: a row's columns as attributes."""
+
+    def __init__(self, rows) -> None:
+        names = [name for name, *_ in PACKET_DTYPE.descr if name and name not in _HEADER_NAMES]
+        columns = {name: memoryview(rows[name]) for name in names}
+        self.__dict__.update(_columns=columns, _raw=memoryview(rows.view("u1")), _index=0)
+
+    def __setattr__(self, name: str, value: int) -> None:
+        self._columns[name][self._index] = value
+
+    def at(self, index: int) -> _PythonRow:
+        """The same object, standing for another row."""
+        self.__dict__["_index"] = index
+        return self
+
+    def put_headers(self, data: memoryview) -> None:
+        """The header columns: `data` and zeros behind it."""
+        to = self._index * PACKET_DTYPE.itemsize + PACKET_DTYPE.fields[wire.VSOCKMON.name][1]
+        self._raw[to : to + wire.HEADERS_SIZE] = bytes(data).ljust(wire.HEADERS_SIZE, b"\0")
 
 
 @cython.cfunc
@@ -128,30 +148,20 @@ def _u32(data: cython.p_const_uchar, at: cython.Py_ssize_t, big: cython.bint) ->
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
-def _put32(row: cython.p_uchar, column: cython.Py_ssize_t, value: cython.uint) -> cython.void:
-    """Store a 32-bit column, in the machine's byte order."""
+def _signed(value: cython.ulonglong) -> cython.longlong:
+    """64 bits as two's complement: a damaged time stamp gives an odd time, no error."""
     if cython.compiled:
-        memcpy(row + column, cython.address(value), 4)  # noqa: F821
-    else:
-        struct.pack_into("=I", row, column, value)
-
-
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def _put64(row: cython.p_uchar, column: cython.Py_ssize_t, value: cython.ulonglong) -> cython.void:
-    """Store a 64-bit column mod 2^64, which is also how a negative time is kept."""
-    if cython.compiled:
-        memcpy(row + column, cython.address(value), 8)  # noqa: F821
-    else:
-        struct.pack_into("=Q", row, column, value & 0xFFFFFFFFFFFFFFFF)
+        return cython.cast(cython.longlong, value)
+    else:  # C has no such numbers
+        value &= 0xFFFFFFFFFFFFFFFF
+        return value - (1 << 64) if value >> 63 else value
 
 
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
 def _put_record(
-    row: cython.p_uchar,
+    row: cython.pointer(Row),
     number: cython.ulonglong,
     time_ns: cython.ulonglong,
     base: cython.ulonglong,
@@ -161,57 +171,53 @@ def _put_record(
     options: cython.bint,
 ) -> cython.void:
     """The columns that come from the record around the packet."""
-    _put64(row, _NUMBER, number)
-    _put64(row, _TIME_NS, time_ns)
-    _put64(row, _RECORD_OFFSET, base + pos)
-    _put32(row, _RECORD_AT, pos)
-    _put32(row, _RECORD_LEN, size)
-    _put32(row, _INTERFACE, interface)
-    row[_OPTIONS] = options
+    row.number = number
+    row.time_ns = _signed(time_ns)
+    row.record_offset = base + pos
+    row.record_at = pos
+    row.record_len = size
+    row.interface = interface
+    row.options = options
 
 
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
 def _put_payload(
-    row: cython.p_uchar,
+    row: cython.pointer(Row),
     at: cython.Py_ssize_t,
     captured: cython.Py_ssize_t,
     whole: cython.Py_ssize_t,
 ) -> cython.void:
     """Where the payload is, and how much of it was captured and sent."""
-    _put32(row, _PAYLOAD_AT, at)
-    _put32(row, _PAYLOAD_CAP, captured)
-    _put32(row, _PAYLOAD_WIRE, whole)
+    row.payload_at = at
+    row.payload_cap = captured
+    row.payload_wire = whole
 
 
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
 def _put_headers(
-    row: cython.p_uchar,
+    row: cython.pointer(Row),
     data: cython.p_const_uchar,
     at: cython.Py_ssize_t,
     layers: cython.uchar,
     malformed: cython.uchar,
 ) -> cython.void:
-    """The headers of `layers` become header columns as they are, the others are zeroed.
-
-    C gets the sizes as literals: such copies are a few moves.
-    """
-    row[_LAYERS] = layers
-    row[_MALFORMED] = malformed
+    """The headers of `layers` become header columns as they are, the others are zeroed."""
+    row.layers = layers
+    row.malformed = malformed
     if not cython.compiled:
-        size = {_VIRTIO_LAYER: _BOTH, _MONITOR_LAYER: _MON, _NO_LAYER: 0}[layers]
-        row[_HEADERS : _HEADERS + size] = data[at : at + size]
-        row[_HEADERS + size : _HEADERS + _BOTH] = bytes(_BOTH - size)
+        row.put_headers(data[at : at + (0, _MON, _BOTH)[layers]])
     elif layers == _VIRTIO_LAYER:
-        memcpy(row + _HEADERS, data + at, 76)  # noqa: F821
-    elif layers == _MONITOR_LAYER:
-        memcpy(row + _HEADERS, data + at, 32)  # noqa: F821
-        memset(row + _HEADERS + 32, 0, 44)  # noqa: F821
+        memcpy(row.monitor, data + at, cython.sizeof(row.monitor) + cython.sizeof(row.virtio))  # noqa: F821
     else:
-        memset(row + _HEADERS, 0, 76)  # noqa: F821
+        memset(row.virtio, 0, cython.sizeof(row.virtio))  # noqa: F821
+        if layers == _MONITOR_LAYER:
+            memcpy(row.monitor, data + at, cython.sizeof(row.monitor))  # noqa: F821
+        else:
+            memset(row.monitor, 0, cython.sizeof(row.monitor))  # noqa: F821
 
 
 @cython.cfunc
@@ -237,7 +243,7 @@ def _cooked_size(
 @cython.inline
 @cython.exceptval(check=False)
 def _put_packet(
-    row: cython.p_uchar,
+    row: cython.pointer(Row),
     data: cython.p_const_uchar,
     at: cython.Py_ssize_t,
     caplen: cython.Py_ssize_t,
@@ -251,11 +257,11 @@ def _put_packet(
         skip = _cooked_size(data, at, caplen, kind)
         if skip == _SLL2_SIZE:
             ifindex = _u32(data, at + _SLL2_IFINDEX_AT, True)
-    _put32(row, _PACKET_AT, at)
-    _put32(row, _CAPLEN, caplen)
-    _put32(row, _WIRELEN, wirelen)
-    _put32(row, _IFINDEX, ifindex)
-    row[_LINK_SIZE] = skip
+    row.packet_at = at
+    row.caplen = caplen
+    row.wirelen = wirelen
+    row.ifindex = ifindex
+    row.link_size = skip
     if kind != _KIND_VSOCK and skip == 0:
         _put_payload(row, at + caplen, 0, 0)
         _put_headers(row, data, at, _NO_LAYER, _FOREIGN)
@@ -268,7 +274,7 @@ def _put_packet(
 @cython.inline
 @cython.exceptval(check=False)
 def _put_frame(
-    row: cython.p_uchar,
+    row: cython.pointer(Row),
     data: cython.p_const_uchar,
     at: cython.Py_ssize_t,
     have: cython.Py_ssize_t,
@@ -315,6 +321,7 @@ class Scanner:
     """
 
     raw: cython.uchar[::1]
+    python_row: object
     capacity: cython.Py_ssize_t
     # One entry per interface: what its link type is, and its ticks as nanoseconds.
     interfaces: cython.Py_ssize_t
@@ -327,6 +334,7 @@ class Scanner:
 
     def __init__(self, rows) -> None:
         self.raw = memoryview(rows.view("u1"))
+        self.python_row = None if cython.compiled else _PythonRow(rows)
         self.capacity = len(rows)
         self.interfaces = 0
 
@@ -359,6 +367,7 @@ class Scanner:
             raise ValueError("pcap scan out of bounds")
         row: cython.Py_ssize_t = 0
         caplen: cython.uint
+        wirelen: cython.uint
         seconds: cython.ulonglong
         fraction: cython.ulonglong
         time_ns: cython.ulonglong
@@ -380,9 +389,10 @@ class Scanner:
             seconds = _u32(data, pos, big)
             fraction = _u32(data, pos + 4, big)
             time_ns = seconds * _SECOND + fraction * unit
+            wirelen = _u32(data, pos + 12, big)
             out = self._row(row)
             _put_record(out, number + row, time_ns, base, pos, header + caplen, 0, False)
-            _put_packet(out, data, pos + header, caplen, _u32(data, pos + 12, big), kind)
+            _put_packet(out, data, pos + header, caplen, wirelen, kind)
             pos += header + caplen
             row += 1
         return pos, row, FULL
@@ -455,7 +465,9 @@ class Scanner:
             options = kind != _SIMPLE_PACKET and size - before - 4 > ((caplen + 3) & ~3)
             out = self._row(row)
             _put_record(out, number + row, time_ns, base, pos, size, interface, options)
-            _put_packet(out, data, pos + before, caplen, wirelen, self.kinds[interface])
+            _put_packet(
+                out, data, pos + before, caplen, wirelen, self.kinds[interface]
+            )
             pos += size
             row += 1
         return pos, row, FULL
@@ -463,12 +475,12 @@ class Scanner:
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
-    def _row(self, index: cython.Py_ssize_t) -> cython.p_uchar:
+    def _row(self, index: cython.Py_ssize_t) -> cython.pointer(Row):
         """Where a row is stored."""
         if cython.compiled:
-            return cython.address(self.raw[index * _ITEM])
-        else:  # not after the if: C has no such slice
-            return self.raw[index * _ITEM : (index + 1) * _ITEM]
+            return cython.cast(cython.pointer(Row), cython.address(self.raw[0])) + index
+        else:  # not after the if: C has no such type
+            return self.python_row.at(index)
 
     @cython.cfunc
     @cython.inline

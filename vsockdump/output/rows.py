@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
 """The row writer: columns become lines of text, in compiled code.
 
 Every line-by-line output (text, JSON, -T fields) is a list of cells.  A cell has a kind,

@@ -333,7 +333,7 @@ class Credit(_OfStore):
 
     def add(self, batch: Batch) -> None:
         """Sample the windows and note the stalls that ended."""
-        self._windows.add(batch.rows, batch.tracked)
+        self._windows.add(batch.rows, batch.tracked, self._tracker.connections)
         for stall in self._tracker.stalls:
             if self._kept == _MOST_STALLS:
                 self._left_out += 1

@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
 """The tracker: what each packet means to its connection.
 
 One state machine for live and offline use.  It takes a batch, keeps all connection state
@@ -32,7 +33,7 @@ import numpy as np
 
 from vsockdump import wire
 from vsockdump.batch import NO_TIME as _NO_TIME_PY
-from vsockdump.batch import TRACKED_DTYPE, Batch, Layers, Malformed
+from vsockdump.batch import PACKET_DTYPE, TRACKED_DTYPE, Batch, Layers, Malformed
 from vsockdump.batch import Known as _Known
 from vsockdump.track.marks import Mark as _Mark
 from vsockdump.track.records import Records
@@ -47,10 +48,11 @@ from vsockdump.track.states import (
 from vsockdump.track.store import DEFAULT_CAP, STALL_DTYPE, Store
 
 _NO_TIME = cython.declare(cython.longlong, _NO_TIME_PY)
+# Both headers begin with cid, cid, port and port: three words of 8 bytes, at these indices.
+_MON_WORD = cython.declare(cython.Py_ssize_t, PACKET_DTYPE.fields["mon"][1] // 8)
+_VIRTIO_WORD = cython.declare(cython.Py_ssize_t, PACKET_DTYPE.fields["virtio"][1] // 8)
 _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 _MASK64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
-# 2^64 / golden ratio. Not a literal where it is used: Cython makes those Python objects.
-_MULTIPLIER = cython.declare(cython.ulonglong, 0x9E3779B97F4A7C15)
 
 _REQUEST = cython.declare(cython.int, int(wire.Op.REQUEST))
 _RESPONSE = cython.declare(cython.int, int(wire.Op.RESPONSE))
@@ -116,6 +118,7 @@ _K_FREE = cython.declare(cython.uchar, int(_Known.FREE))
 _K_GRANTED = cython.declare(cython.uchar, int(_Known.GRANTED))
 _K_SIDE = cython.declare(cython.uchar, int(_Known.SIDE))
 
+_NO_TAP = cython.declare(cython.uint, 0x7FFFFFFF)
 _VARIANT_A = cython.declare(cython.int, 1)
 _VARIANT_B = cython.declare(cython.int, 2)
 _NOBODY = cython.declare(cython.int, 2)  # value of `closer` while neither side has closed
@@ -128,55 +131,55 @@ Connection = cython.struct(
     key_high=cython.ulonglong,
     key_ports=cython.ulonglong,
     key_place=cython.ulonglong,
+    last_packet=cython.ulonglong,
+    last_ns=cython.longlong,
+    type=cython.ushort,
+    state=cython.uchar,
+    flip=cython.uchar,
+    side_known=cython.uchar,
+    midstream=cython.uchar,
+    closer=cython.uchar,
+    ended=cython.uchar,
     initiator_cid=cython.ulonglong,
     acceptor_cid=cython.ulonglong,
     first_packet=cython.ulonglong,
-    last_packet=cython.ulonglong,
     first_ns=cython.longlong,
-    last_ns=cython.longlong,
     ended_ns=cython.longlong,
     initiator_port=cython.uint,
     acceptor_port=cython.uint,
     marks=cython.uint,
     tap=cython.uint,
-    type=cython.ushort,
-    state=cython.uchar,
-    midstream=cython.uchar,
-    side_known=cython.uchar,
-    flip=cython.uchar,
-    closer=cython.uchar,
-    ended=cython.uchar,
 )
 Flow = cython.struct(
     tx=cython.longlong,
     fwd=cython.longlong,
     limit=cython.longlong,
-    base=cython.longlong,
-    base_low=cython.longlong,
-    base_high=cython.longlong,
     packets=cython.ulonglong,
     bytes=cython.ulonglong,
     frame_bytes=cython.ulonglong,
     stalled_since=cython.longlong,
+    buf=cython.uint,
+    min_free=cython.uint,
+    max_in_flight=cython.uint,
+    repeat_wire=cython.uint,
+    tx_known=cython.uchar,
+    credit_seen=cython.uchar,
+    free_seen=cython.uchar,
+    shut=cython.uchar,
+    base_set=cython.uchar,
+    repeat_variant=cython.uchar,
+    base=cython.longlong,
+    base_low=cython.longlong,
+    base_high=cython.longlong,
     stalled_ns=cython.longlong,
     longest_stall_ns=cython.longlong,
     first_update_ns=cython.longlong,
     last_update_ns=cython.longlong,
     closed_ns=cython.longlong,
-    buf=cython.uint,
-    min_free=cython.uint,
-    max_in_flight=cython.uint,
     stalls=cython.uint,
     updates=cython.uint,
-    repeat_wire=cython.uint,
     repeat_len=cython.uint,
     repeat_sum=cython.uint,
-    repeat_variant=cython.uchar,
-    tx_known=cython.uchar,
-    base_set=cython.uchar,
-    credit_seen=cython.uchar,
-    free_seen=cython.uchar,
-    shut=cython.uchar,
 )
 Stall = cython.struct(
     conn=cython.ulonglong,
@@ -223,15 +226,6 @@ def _step(new: cython.longlong, old: cython.longlong) -> cython.longlong:
     return step - 0x100000000 if step > 0x7FFFFFFF else step
 
 
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def _mix(hashed: cython.ulonglong, value: cython.ulonglong) -> cython.ulonglong:
-    """One round of a multiplicative hash."""
-    hashed = ((hashed ^ value) * _MULTIPLIER) & _MASK64
-    return hashed ^ (hashed >> 29)
-
-
 @cython.cclass
 class _Core:
     """The compiled half of the Tracker: columns of the batch and of the store."""
@@ -248,15 +242,8 @@ class _Core:
     payload_at: cython.uint[:]
     payload_cap: cython.uint[:]
     payload_wire: cython.uint[:]
-    mon_src_cid: cython.ulonglong[:]
-    mon_dst_cid: cython.ulonglong[:]
-    mon_src_port: cython.uint[:]
-    mon_dst_port: cython.uint[:]
+    words: cython.ulonglong[:, ::1]  # the whole rows, 8 bytes each: for the addresses
     mon_op: cython.ushort[:]
-    src_cid: cython.ulonglong[:]
-    dst_cid: cython.ulonglong[:]
-    src_port: cython.uint[:]
-    dst_port: cython.uint[:]
     len: cython.uint[:]
     type: cython.ushort[:]
     op: cython.ushort[:]
@@ -271,22 +258,30 @@ class _Core:
     # hash table of slots + 1, 0 is empty; its size is a power of two
     table: cython.longlong[::1]
     table_mask: cython.ulonglong
-    seed: cython.ulonglong
+    k_low: cython.ulonglong  # odd and random: the hash cannot be aimed at
+    k_high: cython.ulonglong
+    k_ports: cython.ulonglong
+    k_place: cython.ulonglong
     used: cython.Py_ssize_t
     capacity: cython.Py_ssize_t
     taps: cython.uint[::1]
+    tap_count: cython.Py_ssize_t
     next_state: cython.uchar[::1]
     terminal: cython.uchar[::1]
     outer_op: cython.uchar[::1]
     connections: cython.ulonglong  # numbers given so far
     clock: cython.longlong  # time of the last packet that had one
+    earliest: cython.longlong  # of the first packet that had one, or NO_TIME
+    latest: cython.longlong  # the largest, or NO_TIME
     marks: cython.uint  # of the packet at hand
     now: cython.longlong
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, random_bytes: bytes) -> None:
+        keys = [int.from_bytes(random_bytes[at : at + 8], "little") | 1 for at in (0, 8, 16, 24)]
+        self.k_low, self.k_high, self.k_ports, self.k_place = keys
         self.connections = 0
         self.clock = 0
+        self.earliest = self.latest = _NO_TIME
         self.used = 0
         self.stalls = 0
         self.next_state = memoryview(transition_table())
@@ -312,15 +307,8 @@ class _Core:
         self.payload_at = memoryview(rows["payload_at"])
         self.payload_cap = memoryview(rows["payload_cap"])
         self.payload_wire = memoryview(rows["payload_wire"])
-        self.mon_src_cid = memoryview(mon["src_cid"])
-        self.mon_dst_cid = memoryview(mon["dst_cid"])
-        self.mon_src_port = memoryview(mon["src_port"])
-        self.mon_dst_port = memoryview(mon["dst_port"])
+        self.words = memoryview(rows.view("u8").reshape(len(rows), -1))
         self.mon_op = memoryview(mon["op"])
-        self.src_cid = memoryview(virtio["src_cid"])
-        self.dst_cid = memoryview(virtio["dst_cid"])
-        self.src_port = memoryview(virtio["src_port"])
-        self.dst_port = memoryview(virtio["dst_port"])
         self.len = memoryview(virtio["len"])
         self.type = memoryview(virtio["type"])
         self.op = memoryview(virtio["op"])
@@ -340,6 +328,7 @@ class _Core:
     def bind_taps(self, taps) -> None:
         """The tap of each interface, an array of uint32."""
         self.taps = memoryview(taps)
+        self.tap_count = len(taps)
 
     def rebuild(self, slots) -> None:
         """Make the hash table for the current capacity and these slots, oldest first."""
@@ -373,10 +362,12 @@ class _Core:
         place: cython.ulonglong,
     ) -> cython.Py_ssize_t:
         """Where in the table the key stands, or the empty place where it would."""
-        at: cython.ulonglong = _mix(_mix(_mix(_mix(self.seed, low), high), ports), place)
+        hashed: cython.ulonglong = low * self.k_low + high * self.k_high
+        at: cython.ulonglong
         entry: cython.longlong
-        at ^= at >> 32
-        at &= self.table_mask
+        hashed = (hashed + ports * self.k_ports + place * self.k_place) & _MASK64
+        hashed = (hashed >> 32 ^ hashed) * self.k_low & _MASK64
+        at = hashed >> 32 & self.table_mask
         while True:
             entry = self.table[at]
             if entry == 0:
@@ -394,8 +385,8 @@ class _Core:
     def run(self, start: cython.Py_ssize_t, count: cython.Py_ssize_t):
         """Track rows start to count.
 
-        Returns (row, slots used, stalls ended): the row is count, or that at which the
-        store is full.
+        Returns (row, slots used, stalls ended, first time, last time): the row is count, or
+        that at which the store is full.
         """
         row: cython.Py_ssize_t
         if start == 0:
@@ -404,12 +395,16 @@ class _Core:
             self.marks = 0
             if self.time_ns[row] != _NO_TIME:
                 self.clock = self.time_ns[row]
+                if self.clock > self.latest:
+                    self.latest = self.clock
+                if self.earliest == _NO_TIME:
+                    self.earliest = self.clock
             self.now = self.clock
             if self.layers[row] != _VIRTIO_LAYER:
                 self._untracked(row)
             elif not self._virtio(row):
-                return row, self.used, self.stalls
-        return count, self.used, self.stalls
+                return row, self.used, self.stalls, self.earliest, self.latest
+        return count, self.used, self.stalls, self.earliest, self.latest
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -431,14 +426,21 @@ class _Core:
         self.o[row].granted = 0
 
     @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _tap(self, row: cython.Py_ssize_t) -> cython.uint:
+        """The place of capture; interfaces that set_taps was not told of share one."""
+        interface: cython.Py_ssize_t = self.interface[row]
+        return self.taps[interface] if interface < self.tap_count else _NO_TAP
+
+    @cython.cfunc
     @cython.exceptval(check=False)
     def _virtio(self, row: cython.Py_ssize_t) -> cython.bint:
         """Track one packet; False if the store has no room for its new connection."""
-        low: cython.ulonglong = self.src_cid[row]
-        high: cython.ulonglong = self.dst_cid[row]
-        source: cython.ulonglong = self.src_port[row]
-        target: cython.ulonglong = self.dst_port[row]
-        ports: cython.ulonglong
+        low: cython.ulonglong = self.words[row, _VIRTIO_WORD]
+        high: cython.ulonglong = self.words[row, _VIRTIO_WORD + 1]
+        ports: cython.ulonglong = self.words[row, _VIRTIO_WORD + 2]  # source, target << 32
+        swapped: cython.ulonglong = (ports >> 32 | ports << 32) & _MASK64
         place: cython.ulonglong
         is_high: cython.bint
         op: cython.int = self.op[row]
@@ -450,16 +452,14 @@ class _Core:
         # a guest's own), the other end is local too and answers from CID 1.
         if low == _LOCAL:
             high = _LOCAL
-        place = self.taps[self.interface[row]]
+        place = self._tap(row)
         place = place << 33 | cython.cast(cython.ulonglong, self.ifindex[row]) << 1
         if kind == _DGRAM:
             place |= 1
-        is_high = low > high or (low == high and source > target)
+        # Compared as numbers, (target, source) is larger where the target's port is.
+        is_high = low > high or (low == high and swapped > ports)
         if is_high:
-            low, high = high, low
-            ports = target << 32 | source
-        else:
-            ports = source << 32 | target
+            low, high, ports = high, low, swapped
         at = self._find(low, high, ports, place)
         slot = self.table[at] - 1
         if slot < 0 or op == _REQUEST or (op == _RESPONSE and self.terminal[self.c[slot].state]):
@@ -479,7 +479,7 @@ class _Core:
         self._compare_headers(row, op, kind)
         if kind != self.c[slot].type:
             self.marks |= _M_TYPE_CHANGED
-        self._payload(row, 2 * slot + side, op, slot)
+        self._payload(row, 2 * slot + side, op)
         if kind != _DGRAM:
             self._take_credit(row, 2 * slot + side, 2 * slot + 1 - side, op)
         self._lifecycle(row, slot, side, op)
@@ -517,26 +517,30 @@ class _Core:
     ) -> cython.void:
         """Fill a fresh slot from a connection's first packet."""
         reverse: cython.bint = op == _RESPONSE
+        source_cid: cython.ulonglong = self.words[row, _VIRTIO_WORD]
+        target_cid: cython.ulonglong = self.words[row, _VIRTIO_WORD + 1]
+        source: cython.uint = self.words[row, _VIRTIO_WORD + 2] & _MASK32
+        target: cython.uint = self.words[row, _VIRTIO_WORD + 2] >> 32
         known: cython.bint = op == _REQUEST or op == _RESPONSE
         self.connections += 1
         self.c[slot].number = self.connections
         if reverse:
-            self.c[slot].initiator_cid = self.dst_cid[row]
-            self.c[slot].initiator_port = self.dst_port[row]
-            self.c[slot].acceptor_cid = self.src_cid[row]
-            self.c[slot].acceptor_port = self.src_port[row]
+            self.c[slot].initiator_cid = target_cid
+            self.c[slot].initiator_port = target
+            self.c[slot].acceptor_cid = source_cid
+            self.c[slot].acceptor_port = source
         else:
-            self.c[slot].initiator_cid = self.src_cid[row]
-            self.c[slot].initiator_port = self.src_port[row]
-            self.c[slot].acceptor_cid = self.dst_cid[row]
-            self.c[slot].acceptor_port = self.dst_port[row]
+            self.c[slot].initiator_cid = source_cid
+            self.c[slot].initiator_port = source
+            self.c[slot].acceptor_cid = target_cid
+            self.c[slot].acceptor_port = target
         self.c[slot].flip = is_high ^ reverse
         self.c[slot].side_known = known
         self.c[slot].first_packet = self.number[row]
         self.c[slot].first_ns = self.now
         self.c[slot].ended_ns = _NO_TIME
         self.c[slot].marks = 0
-        self.c[slot].tap = self.taps[self.interface[row]]
+        self.c[slot].tap = self._tap(row)
         self.c[slot].type = kind
         self.c[slot].closer = _NOBODY
         self.c[slot].ended = 0
@@ -562,10 +566,9 @@ class _Core:
         """What the two headers say against each other and against the specification."""
         expected: cython.int = 0
         if (
-            self.mon_src_cid[row] != self.src_cid[row]
-            or self.mon_dst_cid[row] != self.dst_cid[row]
-            or self.mon_src_port[row] != self.src_port[row]
-            or self.mon_dst_port[row] != self.dst_port[row]
+            self.words[row, _MON_WORD] != self.words[row, _VIRTIO_WORD]
+            or self.words[row, _MON_WORD + 1] != self.words[row, _VIRTIO_WORD + 1]
+            or self.words[row, _MON_WORD + 2] != self.words[row, _VIRTIO_WORD + 2]
         ):
             self.marks |= _M_ADDRESSES
         if op == 0 or op > _LAST_OP:
@@ -583,7 +586,7 @@ class _Core:
     @cython.inline
     @cython.exceptval(check=False)
     def _payload(
-        self, row: cython.Py_ssize_t, flow: cython.Py_ssize_t, op: cython.int, slot: cython.Py_ssize_t
+        self, row: cython.Py_ssize_t, flow: cython.Py_ssize_t, op: cython.int
     ) -> cython.void:
         """Which bytes of the frame are the stream's, and what sending them does."""
         size: cython.longlong = self.len[row]
@@ -743,7 +746,7 @@ class _Core:
                 self.marks |= _M_NOT_ESTABLISHED
         elif op == _RESPONSE:
             # A connection from a port to itself has one end in the key: take it as answer.
-            if side == 1 or self.c[slot].key_ports >> 32 == self.c[slot].key_ports & _MASK32:
+            if side == 1 or self._to_itself(slot):
                 event = _EV_RESPONSE
                 if state == _CONNECTING and self.now - self.c[slot].first_ns > _CONNECT_TIMEOUT:
                     event = _EV_LATE_RESPONSE
@@ -761,6 +764,13 @@ class _Core:
                 self.c[slot].ended_ns = self.now
                 self._end_stall(slot, 0, self.now, self.number[row])
                 self._end_stall(slot, 1, self.now, self.number[row])
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _to_itself(self, slot: cython.Py_ssize_t) -> cython.bint:
+        """Whether both ends have the same address, as a socket connected to itself does."""
+        ports: cython.ulonglong = self.c[slot].key_ports
+        return self.c[slot].key_low == self.c[slot].key_high and ports >> 32 == ports & _MASK32
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -926,7 +936,8 @@ class _Core:
             if granted >= 0:
                 known |= _K_GRANTED
                 self.o[row].granted = granted
-        self.c[slot].marks |= self.marks
+        if self.marks:
+            self.c[slot].marks |= self.marks
         self.o[row].conn = self.c[slot].number
         self.o[row].marks = self.marks
         self.o[row].side = side
@@ -941,11 +952,9 @@ class Tracker:
     those that ended in it, an array of STALL_DTYPE.
     """
 
-    def __init__(self, cap: int = DEFAULT_CAP, seed: int | None = None) -> None:
-        # A seed of its own for every run: crafted captures cannot aim at the hash table.
-        number = int.from_bytes(os.urandom(8), "little") if seed is None else seed
+    def __init__(self, cap: int = DEFAULT_CAP) -> None:
         self.store = Store(cap)
-        self._core = _Core(number)
+        self._core = _Core(os.urandom(32))
         self._core.bind_store(self.store)
         self._core.rebuild([])
         self._bound = None
@@ -958,17 +967,13 @@ class Tracker:
     def set_taps(self, taps) -> None:
         """The tap number of each interface of the source, a list of ints; [0] at first."""
         self._core.bind_taps(np.array(taps, "u4"))
-        self._taps = len(taps)
 
     def track(self, batch: Batch) -> Batch:
         """The batch with its tracked columns, which are valid until the next call."""
         count = len(batch.rows)
         if count:
-            if int(batch.rows["interface"].max()) >= self._taps:
-                raise IndexError("set_taps was not told of all interfaces of this batch")
             self._bind(batch.rows)
             self._run(count)
-            self._advance(batch.rows["time_ns"])
         batch.tracked = self._tracked[:count]
         return batch
 
@@ -1009,7 +1014,7 @@ class Tracker:
 
     def _run(self, count: int) -> None:
         """Track all rows, making room in the store as often as needed."""
-        row, self.store.used, self._stall_count = self._core.run(0, count)
+        row = self._run_from(0, count)
         while row < count:
             current = np.array(self._core.current(), np.int64)
             moved = self.store.make_room()
@@ -1018,13 +1023,10 @@ class Tracker:
                 current = current[current >= 0]
             self._core.bind_store(self.store)
             self._core.rebuild(current.tolist())
-            row, self.store.used, self._stall_count = self._core.run(row, count)
+            row = self._run_from(row, count)
 
-    def _advance(self, times) -> None:
-        """Remember the first and the last time seen."""
-        if self.first_ns == _NO_TIME_PY:
-            timed = times[times != _NO_TIME_PY]
-            if len(timed):
-                self.first_ns = int(timed[0])
-        last = int(times.max())
-        self.last_ns = max(self.last_ns, last)
+    def _run_from(self, start: int, count: int) -> int:
+        """Track rows from `start` on; returns where it stopped."""
+        row, used, stalls, self.first_ns, self.last_ns = self._core.run(start, count)
+        self.store.used, self._stall_count = used, stalls
+        return row

@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
 """Credit windows over time: for each direction a few slots of equal length.
 
 A direction has SLOTS slots; when time runs past the last one, neighbours are merged and the
@@ -18,7 +19,7 @@ from vsockdump.batch import Known as _Known
 
 SLOTS = 16
 CONNECTIONS = 10_000  # the window over time is kept for this many connections, the first ones
-FIRST_SLOT_NS = 1_000_000
+FIRST_SHIFT = 20  # slots begin with a length of 2^20 ns, about a millisecond
 
 _SLOTS = cython.declare(cython.Py_ssize_t, SLOTS)
 _NO_TIME = cython.declare(cython.longlong, _NO_TIME_PY)
@@ -38,7 +39,7 @@ class CreditWindows:
     free_view: cython.uint[:, ::1]
     flight_view: cython.uint[:, ::1]
     buffer_view: cython.uint[:, ::1]
-    width_view: cython.longlong[::1]
+    shift_view: cython.uchar[::1]
     start_view: cython.longlong[::1]
     arrays: list
     flows: cython.Py_ssize_t
@@ -54,7 +55,7 @@ class CreditWindows:
             np.full((flows, SLOTS), 0xFFFFFFFF, "u4"),
             np.zeros((flows, SLOTS), "u4"),
             np.zeros((flows, SLOTS), "u4"),
-            np.full(flows, FIRST_SLOT_NS, "i8"),
+            np.full(flows, FIRST_SHIFT, "u1"),
             np.full(flows, _NO_TIME_PY, "i8"),
         ]
         for new, old in zip(fresh, self.arrays):
@@ -64,7 +65,7 @@ class CreditWindows:
         self.free_view = memoryview(fresh[0])
         self.flight_view = memoryview(fresh[1])
         self.buffer_view = memoryview(fresh[2])
-        self.width_view = memoryview(fresh[3])
+        self.shift_view = memoryview(fresh[3])
         self.start_view = memoryview(fresh[4])
 
     def of(self, flow: int):
@@ -74,13 +75,12 @@ class CreditWindows:
         """
         if flow >= self.flows or self.arrays[4][flow] == _NO_TIME_PY:
             return None
-        free, flight, buffer, width, start = self.arrays
-        return int(start[flow]), int(width[flow]), buffer[flow], flight[flow], free[flow]
+        free, flight, buffer, shift, start = self.arrays
+        return int(start[flow]), 1 << int(shift[flow]), buffer[flow], flight[flow], free[flow]
 
-    def add(self, rows, tracked) -> None:
-        """Take a tracked batch."""
-        most = int(tracked["conn"].max()) if len(tracked) else 0
-        wanted = 2 * min(most, CONNECTIONS)
+    def add(self, rows, tracked, connections: int) -> None:
+        """Take a tracked batch; `connections` is how many there have been by its end."""
+        wanted = 2 * min(connections, CONNECTIONS)
         if wanted > self.flows:
             self._grow(min(max(wanted, 2 * self.flows), 2 * CONNECTIONS))
         self.run(
@@ -145,10 +145,10 @@ class CreditWindows:
             return 0
         if now < start:
             return 0
-        slot = (now - start) // self.width_view[flow]
+        slot = (now - start) >> self.shift_view[flow]
         while slot >= _SLOTS:
             self._merge(flow)
-            slot //= 2
+            slot >>= 1
         return slot
 
     @cython.cfunc
@@ -157,7 +157,7 @@ class CreditWindows:
         """Make the slots of a flow twice as long."""
         slot: cython.Py_ssize_t
         left: cython.Py_ssize_t
-        self.width_view[flow] *= 2
+        self.shift_view[flow] += 1
         for slot in range(_SLOTS // 2):
             left = 2 * slot
             self.free_view[flow, slot] = min(
