@@ -939,10 +939,13 @@ class _Generator:
         """One more connection, on fresh addresses or on those of one that is over."""
         rng = self.rng
         if self.free and rng.random() < 0.4:
-            ends = self.free.pop(rng.randrange(len(self.free)))
+            setup = self._setup(*self.free.pop(rng.randrange(len(self.free))))
         else:
-            ends = self._fresh_ends()
-        self.live.append(self.sim.connect(self._setup(*ends)))
+            setup = self._setup(*self._fresh_ends())
+            # What was open before the capture has never been seen closed in it.
+            if self.joined and rng.random() < 0.4:
+                setup = setup._replace(start=(self._start(), self._start()), answer="accept")
+        self.live.append(self.sim.connect(setup))
 
     def _fresh_ends(self) -> tuple[Endpoint, Endpoint]:
         """Guest to host, host to guest, loopback, loopback through CID 2."""
@@ -962,9 +965,6 @@ class _Generator:
         rx_sizes: list[int | None] = [None, None]
         if not loopback:
             rx_sizes[guest] = rng.choice((LINUX_RX_SIZE, LINUX_RX_SIZE, 4052))
-        start = None
-        if self.joined and rng.random() < 0.3:
-            start = (self._start(), self._start())
         top = 30_000 if loopback else 300_000
         return Setup(
             initiator,
@@ -975,8 +975,7 @@ class _Generator:
             rng.choice((1, 1000, 17_000)),
             tap,
             (rx_sizes[0], rx_sizes[1]),
-            start=start,
-            answer="refuse" if start is None and rng.random() < 0.1 else "accept",
+            answer="refuse" if rng.random() < 0.1 else "accept",
         )
 
     def _start(self) -> int:

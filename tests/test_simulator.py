@@ -315,7 +315,7 @@ def test_the_same_seed_gives_the_same() -> None:
 
 def test_random_traffic_is_rich() -> None:
     """A few seeds show every op, state and stall, and tuples used again."""
-    traffics = [random_traffic(seed, repeat="B", joined=True) for seed in range(20)]
+    traffics = [random_traffic(seed, repeat="B", joined=True) for seed in range(30)]
     packets = [head(seen) for traffic in traffics for seen in traffic.seen]
     outcomes = [outcome for traffic in traffics for outcome in traffic.connections]
     assert set(range(1, 8)) == {packet.op for packet in packets}

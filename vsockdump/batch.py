@@ -106,6 +106,23 @@ PACKET_DTYPE: Final = np.dtype(
     align=True,  # pure Python's memoryview reads aligned columns only
 )
 
+
+def _flat(dtype: np.dtype[np.void]) -> np.dtype[np.void]:
+    """The same layout without nesting: `mon` with `op` becomes `mon_op`."""
+    names, formats, offsets = [], [], []
+    for name, (kind, offset, *_) in (dtype.fields or {}).items():
+        inner = kind.fields or {"": (kind, 0)}
+        for part, (form, shift, *_) in inner.items():
+            names.append(f"{name}_{part}" if part else name)
+            formats.append(form)
+            offsets.append(offset + shift)
+    return np.dtype(
+        {"names": names, "formats": formats, "offsets": offsets, "itemsize": dtype.itemsize}
+    )
+
+
+FLAT_DTYPE: Final = _flat(PACKET_DTYPE)
+
 TRACKED_DTYPE: Final = np.dtype(
     [
         ("conn", "u8"),  # from 1; 0: belongs to no connection

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add = source.add_argument
     add("-r", dest="read", metavar="FILE", help="read this pcap or pcapng capture; - is stdin")
     add("-w", dest="write", metavar="FILE", help="write the packets to this capture; - is stdout")
-    add("-c", dest="count", metavar="N", type=_positive, default=0, help="stop after N packets")
+    add("-c", dest="limit", metavar="N", type=_positive, default=0, help="stop after N packets")
     add("-U", dest="packet_buffered", action="store_true", help="flush -w after every batch")
     lines = parser.add_argument_group("packet lines")
     add = lines.add_argument
@@ -189,7 +189,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         header="header=y" in (arguments.settings or ()),
         statistics=tuple(arguments.statistics or ()),
         print_packets=prints,
-        count=arguments.count,
+        limit=arguments.limit,
         text=TextOptions(
             times=min(arguments.times, 5),
             quiet=arguments.quiet,

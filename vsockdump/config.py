@@ -1,16 +1,15 @@
 """What a run is to do: the command line as one frozen value."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vsockdump.output.text import TextOptions
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """One run.  `read` and `write` are paths, "-" for stdin and stdout.
 
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
-    arguments of -z.  `count` stops after so many packets, 0 means all.
+    arguments of -z.  `limit` stops after so many packets, 0 means all.
     """
 
     read: str
@@ -20,7 +19,7 @@ class Config:
     header: bool = False
     statistics: tuple[str, ...] = ()
     print_packets: bool = True
-    count: int = 0
+    limit: int = 0
     text: TextOptions = TextOptions()
     data: bool = False
     line_buffered: bool = False

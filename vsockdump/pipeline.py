@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from vsockdump.batch import Batch, Malformed
+from vsockdump.batch import Batch
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.reader import FileReader
+from vsockdump.columns import foreign
 from vsockdump.config import Config
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.fields_text import field_lines, json_lines
@@ -97,7 +98,7 @@ class _Run:
 
     def _batches(self) -> Iterator[Batch]:
         """The source's batches, tracked, up to -c packets."""
-        left = self._config.count or None
+        left = self._config.limit or None
         with Progress(self._reader.stream, self._view is not None) as progress:
             for batch in self._reader.batches():
                 progress.update(self._reader.packets)
@@ -115,17 +116,16 @@ class _Run:
         return batch
 
     def _take(self, batch: Batch, writer: CaptureFile | None) -> None:
-        foreign = int(np.count_nonzero(batch.rows["malformed"] == Malformed.FOREIGN))
-        self._foreign += foreign
-        self._vsock += len(batch) - foreign
+        others = foreign(batch)
+        count = int(np.count_nonzero(others))
+        self._foreign += count
+        self._vsock += len(batch) - count
         if writer is not None:
             writer.write(batch)
         for statistic in self._statistics:
             statistic.add(batch)
-        if self._view is not None and len(batch) > foreign:
-            chosen = None
-            if foreign:
-                chosen = np.flatnonzero(batch.rows["malformed"] != Malformed.FOREIGN)
+        if self._view is not None and len(batch) > count:
+            chosen = np.flatnonzero(~others) if count else None
             for piece in self._view.write(batch, chosen):
                 self._out.write(piece)
             if self._flush:

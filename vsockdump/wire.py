@@ -161,18 +161,18 @@ VIRTIO: Final = Header(
     (
         Field("src_cid", 0, 8, ("vsock.virtio.src_cid",), "source context id"),
         Field("dst_cid", 8, 8, ("vsock.virtio.dst_cid",), "destination context id"),
+        Field("src_port", 16, 4, ("vsock.virtio.src_prot", "vsock.virtio.src_port"), "source port"),
         Field(
-            "src_port", 16, 4, ("vsock.virtio.src_prot", "vsock.virtio.src_port"), "source port"
-        ),
-        Field(
-            "dst_port", 20, 4, ("vsock.virtio.dst_prot", "vsock.virtio.dst_port"), "destination port"
+            "dst_port",
+            20,
+            4,
+            ("vsock.virtio.dst_prot", "vsock.virtio.dst_port"),
+            "destination port",
         ),
         Field("len", 24, 4, ("vsock.virtio.len",), "payload bytes of this packet"),
         Field("type", 28, 2, ("vsock.virtio.type",), "socket type", SocketType),
         Field("op", 30, 2, ("vsock.virtio.op",), "operation", Op),
-        Field(
-            "flags", 32, 4, ("vsock.virtio.flags",), "SHUTDOWN or SEQPACKET flags", None, "hex"
-        ),
+        Field("flags", 32, 4, ("vsock.virtio.flags",), "SHUTDOWN or SEQPACKET flags", None, "hex"),
         Field("buf_alloc", 36, 4, ("vsock.virtio.buf_alloc",), "sender's receive buffer, bytes"),
         Field(
             "fwd_cnt", 40, 4, ("vsock.virtio.fwd_cnt",), "bytes the sender has consumed, mod 2^32"

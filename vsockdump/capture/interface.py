@@ -10,6 +10,7 @@ from vsockdump.batch import LinkKind
 
 NANOSECOND: Final = 9  # if_tsresol of 10^-9
 MICROSECOND: Final = 6
+_LAST_POWER: Final = 28  # of finer ticks, 64 bits do not make up a nanosecond
 
 LINK_KINDS: Final = {
     wire.LINKTYPE_VSOCK: LinkKind.VSOCK,
@@ -19,6 +20,7 @@ LINK_KINDS: Final = {
 
 # One row per interface, in the scanner's terms:
 # ns = ticks // divide * multiply + offset_ns, or, where shift is set, ticks are 2^-shift s.
+# All of it mod 2^64: a damaged offset gives odd times, no error.
 INTERFACE_DTYPE: Final = np.dtype(
     [
         ("kind", "u1"),
@@ -53,23 +55,41 @@ class Interface(NamedTuple):
         return LINK_KINDS.get(self.linktype, LinkKind.FOREIGN)
 
 
-def interface_table(interfaces: list[Interface]) -> NDArray[np.void]:
-    """The interfaces as an array of INTERFACE_DTYPE."""
-    table = np.zeros(len(interfaces), INTERFACE_DTYPE)
-    for row, interface in zip(table, interfaces, strict=True):
-        power = interface.resolution & 0x7F
-        row["kind"] = interface.kind
-        row["snaplen"] = interface.snaplen
-        row["offset_ns"] = interface.offset * 10**9 % 2**64
-        row["divide"] = row["multiply"] = 1
-        if interface.resolution & 0x80:
-            row["shift"] = power
-            row["multiply"] = 1 if power else 10**9
-        elif power <= NANOSECOND:
-            row["multiply"] = 10 ** (NANOSECOND - power)
-        else:
-            # Beyond 10^-28 every 64-bit tick count is less than a nanosecond.
-            row["divide"] = min(10 ** (power - NANOSECOND), 2**64 - 1)
-    return table
+class InterfaceTable:
+    """The interfaces as an array of INTERFACE_DTYPE that grows with them."""
+
+    def __init__(self) -> None:
+        self._rows = np.zeros(8, INTERFACE_DTYPE)
+        self._used = 0
+
+    def __len__(self) -> int:
+        return self._used
+
+    def extend(self, interfaces: list[Interface]) -> NDArray[np.void]:
+        """The table of `interfaces`, of which the first ones are in it already."""
+        if len(interfaces) > len(self._rows):
+            larger = np.zeros(2 * len(interfaces), INTERFACE_DTYPE)
+            larger[: self._used] = self._rows[: self._used]
+            self._rows = larger
+        for index in range(self._used, len(interfaces)):
+            self._rows[index] = _row(interfaces[index])
+        self._used = len(interfaces)
+        return self._rows[: self._used]
 
 
+def _row(interface: Interface) -> tuple[int, ...]:
+    """An interface in the order of INTERFACE_DTYPE."""
+    power = interface.resolution & 0x7F
+    shift, multiply, divide = 0, 1, 1
+    if interface.resolution & 0x80 and power:
+        shift = power
+    elif interface.resolution & 0x80:
+        multiply = 10**NANOSECOND
+    elif power <= NANOSECOND:
+        multiply = 10 ** (NANOSECOND - power)
+    elif power <= _LAST_POWER:
+        divide = 10 ** (power - NANOSECOND)
+    else:
+        multiply = 0
+    offset_ns = interface.offset * 10**9 % 2**64
+    return interface.kind, shift, interface.snaplen, multiply, divide, offset_ns

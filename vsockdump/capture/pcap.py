@@ -5,11 +5,12 @@ a1b2cd34) is that of Alexey Kuznetsov's patched libpcap, which Wireshark reads a
 """
 
 import struct
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from vsockdump.batch import Layout
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.interface import MICROSECOND, NANOSECOND, Interface
+from vsockdump.capture.scan import MAX_CAPLEN, Scanner
 
 HEADER_SIZE: Final = 24
 _RECORD_SIZE: Final = 16
@@ -45,30 +46,22 @@ class PcapParser:
     """A pcap file behind its file header."""
 
     format: Final = "pcap"
-    start: Final = HEADER_SIZE
 
     def __init__(self, header: bytes, order: str) -> None:
-        """`header` is the file's first HEADER_SIZE bytes; raises CaptureError if cut."""
+        """`header` is the file's first HEADER_SIZE bytes; raises CaptureError, a clause, if cut."""
         if len(header) < HEADER_SIZE:
             raise CaptureError(
-                f"the pcap file header is cut off: {len(header)} of {HEADER_SIZE} bytes are there",
-                len(header),
+                f"the pcap file header of {HEADER_SIZE} bytes is cut off after {len(header)}"
             )
         self.header = header
         sign = "<" if order == "little" else ">"
         magic, _version, _zone, _sigfigs, snaplen, network = struct.unpack(sign + "IIiIII", header)
         kind = _MAGICS[magic]
         self.layout = Layout(False, order == "big", kind.record_header)
-        self.interfaces = [
-            Interface(network & _LINKTYPE_BITS, snaplen, resolution=kind.resolution)
-        ]
-
-    def other(self, data: memoryview) -> bytes:
-        """Never called: a pcap file holds nothing but packets."""
-        raise AssertionError("pcap has one kind of record")
+        self.interfaces = [Interface(network & _LINKTYPE_BITS, snaplen, resolution=kind.resolution)]
 
     def scan(
-        self, scanner: Any, buffer: memoryview, pos: int, end: int, base: int, number: int
+        self, scanner: Scanner, buffer: memoryview, pos: int, end: int, base: int, number: int
     ) -> tuple[int, int, int]:
         """One run of the scanner; see Scanner.pcap."""
         layout = self.layout
@@ -79,10 +72,10 @@ class PcapParser:
 
     def damage(self, data: memoryview) -> str:
         """What is wrong with the record at the start of `data`, which is cut or damaged."""
-        if len(data) < self.layout.record_header:
-            return f"the record header is cut off after {len(data)} bytes"
+        header = self.layout.record_header
+        if len(data) < header:
+            return f"the record header of {header} bytes is cut off after {len(data)}"
         caplen = int.from_bytes(data[8:12], "big" if self.layout.big_endian else "little")
-        left = len(data) - self.layout.record_header
-        if caplen > left:
-            return f"the record claims {caplen} bytes of packet, {left} are left"
-        return f"the record claims {caplen} bytes of packet"
+        if caplen > MAX_CAPLEN:
+            return f"the record claims {caplen} bytes of packet, more than {MAX_CAPLEN}"
+        return f"the packet of {caplen} bytes is cut off after {len(data) - header}"

@@ -7,12 +7,12 @@ whole.  Source: draft-ietf-opsawg-pcapng.
 
 import struct
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from vsockdump.batch import Layout
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.interface import MICROSECOND, Interface
-from vsockdump.capture.scan import MAX_BLOCK
+from vsockdump.capture.scan import MAX_BLOCK, MAX_CAPLEN, Scanner
 
 SECTION_HEADER: Final = 0x0A0D0D0A
 INTERFACE_DESCRIPTION: Final = 1
@@ -32,6 +32,8 @@ IF_TSRESOL: Final = 9
 IF_TSOFFSET: Final = 14
 ISB_IFDROP: Final = 5
 ISB_OSDROP: Final = 7
+
+_UNKNOWN_COUNT: Final = 2**64 - 1
 
 # Bytes from the start of a packet block to its packet data.
 _PACKET_DATA_AT: Final = {ENHANCED_PACKET: 28, PACKET: 28, SIMPLE_PACKET: 12}
@@ -71,16 +73,16 @@ class PcapngParser:
     """A pcapng file from its first byte on."""
 
     format: Final = "pcapng"
-    start: Final = 0
 
     def __init__(self) -> None:
         self.layout = Layout(True, False, 0)
         self.interfaces: list[Interface] = []
-        self.dropped: dict[int, int] = {}  # by interface: the last statistics block's word
+        self.dropped: dict[int, int] = {}  # by interface, as the last statistics block says
         self._section_start = 0
+        self._taps: dict[tuple[int, int, str], int] = {}
 
     def scan(
-        self, scanner: Any, buffer: memoryview, pos: int, end: int, base: int, number: int
+        self, scanner: Scanner, buffer: memoryview, pos: int, end: int, base: int, number: int
     ) -> tuple[int, int, int]:
         """One run of the scanner; see Scanner.pcapng."""
         result: tuple[int, int, int] = scanner.pcapng(
@@ -91,53 +93,47 @@ class PcapngParser:
     def other(self, data: memoryview) -> bytes | None:
         """Take the block at the start of `data`, which is not a packet.
 
-        Returns it whole, or None if it is not there yet.  Raises CaptureError, without an
-        offset, where the block cannot be one.
+        Returns it whole, or None if it is not there yet.  Raises CaptureError, a clause,
+        where the block cannot be one.
         """
         if len(data) < MIN_BLOCK:
             return None
-        big = self._section_order(data)
-        sign = ">" if big else "<"
+        sign = self._sign(data)
         kind, size = struct.unpack_from(sign + "II", data)
-        if size < MIN_BLOCK or size % 4 or size > MAX_BLOCK:
-            raise CaptureError(f"a block of type {kind:#x} claims a length of {size} bytes")
-        if len(data) < size:
+        if len(data) < size <= MAX_BLOCK:
             return None
-        (again,) = struct.unpack_from(sign + "I", data, size - 4)
-        if again != size:
-            raise CaptureError(
-                f"a block of type {kind:#x} gives its length as {size} and then as {again} bytes"
-            )
+        fault = _length_fault(data, sign)
+        if fault:
+            raise CaptureError(fault)
         block = bytes(data[:size])
-        self._take(kind, block, big)
+        self._take(kind, block, sign)
         return block
 
-    def _section_order(self, data: memoryview) -> bool:
-        """Whether the block is big-endian; a section header says so itself."""
+    def _sign(self, data: memoryview) -> str:
+        """The struct module's byte order of a block; a section header says its own."""
         if bytes(data[:4]) != MAGIC:
-            return self.layout.big_endian
+            return ">" if self.layout.big_endian else "<"
         magic = bytes(data[8:12])
-        if magic == BYTE_ORDER_MAGIC.to_bytes(4, "little"):
-            return False
-        if magic == BYTE_ORDER_MAGIC.to_bytes(4, "big"):
-            return True
-        raise CaptureError(f"a section header has an unknown byte-order magic {magic.hex()}")
+        for sign in "<>":
+            if magic == struct.pack(sign + "I", BYTE_ORDER_MAGIC):
+                return sign
+        raise CaptureError(f"a section header has the unknown byte-order magic {magic.hex()}")
 
-    def _take(self, kind: int, block: bytes, big: bool) -> None:
+    def _take(self, kind: int, block: bytes, sign: str) -> None:
         if kind == SECTION_HEADER:
-            self._section(block, big)
+            self._section(block, sign)
         elif kind == INTERFACE_DESCRIPTION:
-            self._interface(block, ">" if big else "<")
+            self._interface(block, sign)
         elif kind == INTERFACE_STATISTICS:
-            self._statistics(block, ">" if big else "<")
+            self._statistics(block, sign)
 
-    def _section(self, block: bytes, big: bool) -> None:
+    def _section(self, block: bytes, sign: str) -> None:
         if len(block) < 28:
             raise CaptureError(f"a section header of {len(block)} bytes is too short")
-        major, minor = struct.unpack_from((">" if big else "<") + "HH", block, 12)
+        major, minor = struct.unpack_from(sign + "HH", block, 12)
         if major != 1:
             raise CaptureError(f"the section is of pcapng version {major}.{minor}, not 1")
-        self.layout = Layout(True, big, 0)
+        self.layout = Layout(True, sign == ">", 0)
         self._section_start = len(self.interfaces)
 
     def _interface(self, block: bytes, sign: str) -> None:
@@ -148,42 +144,70 @@ class PcapngParser:
         for code, value in options(block[16:-4], sign):
             if code == IF_NAME:
                 name = value.decode("utf-8", "replace")
-            elif code == IF_TSRESOL and len(value) >= 1:
+            elif code == IF_TSRESOL and len(value) == 1:
                 resolution = value[0]
             elif code == IF_TSOFFSET and len(value) == 8:
                 (offset,) = struct.unpack(sign + "q", value)
-        index = len(self.interfaces) - self._section_start
-        tap = self._tap(index, linktype, name)
+        tap = self._tap(linktype, name)
         self.interfaces.append(Interface(linktype, snaplen, name, resolution, offset, tap))
 
-    def _tap(self, index: int, linktype: int, name: str) -> int:
-        """The place of capture: that of an earlier section's interface if it is the same.
+    def _tap(self, linktype: int, name: str) -> int:
+        """The place of capture of the section's next interface.
 
-        Sections come from joined files; rotated files of one capture describe the same
+        Sections come from joined files.  The rotated files of one capture describe the same
         interface at the same index, and a connection then goes on from one to the next.
         """
-        for earlier, place in enumerate(self.interfaces[: self._section_start]):
-            if place.linktype == linktype and place.name == name and place.tap % 4096 == index:
-                return place.tap
-            del earlier
-        return len(self.interfaces) * 4096 + index
+        place = (len(self.interfaces) - self._section_start, linktype, name)
+        return self._taps.setdefault(place, len(self._taps))
 
     def _statistics(self, block: bytes, sign: str) -> None:
+        """Counts of an interface since its capture began: the last block holds."""
         if len(block) < 24:
             return
         (index,) = struct.unpack_from(sign + "I", block, 8)
-        for code, value in options(block[20:-4], sign):
-            if code in (ISB_IFDROP, ISB_OSDROP) and len(value) == 8:
-                self.dropped[self._section_start + index] = struct.unpack(sign + "Q", value)[0]
+        counts = [
+            struct.unpack(sign + "Q", value)[0]
+            for code, value in options(block[20:-4], sign)
+            if code in (ISB_IFDROP, ISB_OSDROP) and len(value) == 8
+        ]
+        known = [count for count in counts if count != _UNKNOWN_COUNT]
+        interface = self._section_start + index
+        if known and interface < len(self.interfaces):
+            self.dropped[interface] = sum(known)
 
     def damage(self, data: memoryview) -> str:
         """What is wrong with the block at the start of `data`, which is cut or damaged."""
         if len(data) < MIN_BLOCK:
             return f"a block is cut off after {len(data)} bytes"
-        sign = ">" if self.layout.big_endian else "<"
+        sign = self._sign(data)
+        return _length_fault(data, sign) or self._packet_fault(data, sign)
+
+    def _packet_fault(self, data: memoryview, sign: str) -> str:
+        """Why the scanner refuses a packet block whose length is in order."""
         kind, size = struct.unpack_from(sign + "II", data)
-        if size < MIN_BLOCK or size % 4 or size > MAX_BLOCK:
-            return f"a block of type {kind:#x} claims a length of {size} bytes"
-        if len(data) < size:
-            return f"a block of type {kind:#x} and {size} bytes is cut off after {len(data)}"
-        return f"the packet block of {size} bytes contradicts itself"
+        around = _PACKET_DATA_AT[kind] + 4
+        if size < around:
+            return f"a packet block of {size} bytes is too short"
+        interface = 0
+        if kind != SIMPLE_PACKET:
+            width = "I" if kind == ENHANCED_PACKET else "H"
+            (interface,) = struct.unpack_from(sign + width, data, 8)
+        count = len(self.interfaces) - self._section_start
+        if interface >= count:
+            return f"a packet is of interface {interface}, but the section describes {count}"
+        (caplen,) = struct.unpack_from(sign + "I", data, 8 if kind == SIMPLE_PACKET else 20)
+        most = min(size - around, MAX_CAPLEN)
+        return f"a packet block claims {caplen} bytes of packet, more than {most}"
+
+
+def _length_fault(data: memoryview, sign: str) -> str:
+    """What is wrong with the length of the block at the start of `data`, or nothing."""
+    kind, size = struct.unpack_from(sign + "II", data)
+    if not MIN_BLOCK <= size <= MAX_BLOCK or size % 4:
+        return f"a block of type {kind:#x} claims a length of {size} bytes"
+    if size > len(data):
+        return f"a block of type {kind:#x} and {size} bytes is cut off after {len(data)}"
+    (again,) = struct.unpack_from(sign + "I", data, size - 4)
+    if again != size:
+        return f"a block of type {kind:#x} gives its length as {size} and then as {again} bytes"
+    return ""

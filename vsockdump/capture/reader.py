@@ -1,11 +1,13 @@
 """A capture file as batches: the buffer, and what to do when it runs out or is damaged.
 
 Rules for editors: one buffer for the whole file, moved and refilled, so that memory does
-not grow with the capture; it grows only for a block that is larger than it.  Formats know
-their headers (pcap.py, pcapng.py), the scanner knows the records.
+not grow with the capture; it grows only for a block that is larger than it.  A large file
+is scanned in a thread, a few batches ahead; these must not share memory, so that there the
+rows take turns and a refill is a new buffer.  Formats know their headers (pcap.py,
+pcapng.py), the scanner knows the records.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final
 
 import numpy as np
@@ -13,12 +15,24 @@ import numpy as np
 from vsockdump.batch import PACKET_DTYPE, Batch
 from vsockdump.capture import pcap, pcapng
 from vsockdump.capture.errors import CaptureError
-from vsockdump.capture.interface import Interface, interface_table
-from vsockdump.capture.scan import DAMAGED, FULL, OTHER_BLOCK, Scanner
+from vsockdump.capture.interface import Interface, InterfaceTable
+from vsockdump.capture.read_ahead import ahead
+from vsockdump.capture.scan import DAMAGED, FULL, NEED_MORE, OTHER_BLOCK, Scanner
 from vsockdump.capture.stream import ByteStream
 
 ROWS: Final = 8192
 BUFFER: Final = 1 << 20
+LARGE: Final = 4 * BUFFER  # a file larger than that is scanned in a thread
+AHEAD: Final = 4  # batches of it that exist at a time
+
+
+class _RowSet:
+    """Rows and the scanner that fills them."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = np.zeros(rows, PACKET_DTYPE)
+        self.scanner = Scanner(self.rows)
+        self.interfaces = 0  # that the scanner knows
 
 
 class FileReader:
@@ -30,15 +44,21 @@ class FileReader:
 
     def __init__(self, path: str, rows: int = ROWS, buffer: int = BUFFER) -> None:
         self.stream = ByteStream(path)
-        self._rows = np.zeros(rows, PACKET_DTYPE)
-        self._scanner = Scanner(self._rows)
+        self._in_thread = self.stream.size > LARGE
+        self._sets = [_RowSet(rows) for _ in range(AHEAD if self._in_thread else 1)]
+        self._turn = 0
+        self._running: Generator[Batch] | None = None
+        self._table = InterfaceTable()
         self._buffer = memoryview(bytearray(buffer))
-        self._pos = self._end = 0
+        self._pos = self._end = 0  # what of the buffer is read but not yet scanned
         self._base = 0  # file offset of the buffer's first byte
-        self._known_interfaces = -1
-        self._late_error: CaptureError | None = None
+        self._fault = ""  # what is wrong with the file, once it is known
         self.packets = 0
-        self._parser = self._open_format()
+        try:
+            self._parser = self._open_format()
+        except CaptureError:
+            self.stream.close()
+            raise
 
     @property
     def format(self) -> str:
@@ -64,83 +84,107 @@ class FileReader:
 
     def close(self) -> None:
         """Close the file."""
+        if self._running is not None:
+            self._running.close()
         self.stream.close()
 
     def batches(self) -> Iterator[Batch]:
-        """The file's packets in order; each batch is valid until the next is asked for."""
+        """The file's packets in order; each batch is valid until the next is asked for.
+
+        A batch without rows carries blocks that no packet follows yet.
+        """
+        if self._in_thread:
+            self._running = ahead(self._batches(), AHEAD)
+            return self._running
+        return self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
         blocks: list[bytes] = []
-        parser = self._parser
         while True:
-            if len(parser.interfaces) != self._known_interfaces:
-                self._scanner.set_interfaces(interface_table(parser.interfaces))
-                self._known_interfaces = len(parser.interfaces)
-            pos, count, status = parser.scan(
-                self._scanner, self._buffer, self._pos, self._end, self._base, self.packets + 1
-            )
-            self.packets += count
-            self._pos = pos
+            count, status = self._scan()
             if count:
                 yield self._batch(count, blocks)
                 blocks = []
-            if status == OTHER_BLOCK and self._other_block(blocks):
+            if status == OTHER_BLOCK:
+                status = self._take_block(blocks)
+            if status in (FULL, OTHER_BLOCK):
                 continue
-            if status == DAMAGED:
-                raise self._damage()
-            if status != FULL and not self._refill():
+            if blocks:  # not kept over a read: without packets they would pile up
+                yield self._batch(0, blocks)
+                blocks = []
+            if status == DAMAGED or not self._refill():
                 break
-        if blocks:
-            yield self._batch(0, blocks)
         if self._pos != self._end:
             raise self._damage()
 
+    def _scan(self) -> tuple[int, int]:
+        """Fill the rows from the buffer; their number and why the scanner stopped."""
+        parser = self._parser
+        row_set = self._sets[self._turn]
+        if row_set.interfaces != len(parser.interfaces):
+            row_set.scanner.set_interfaces(self._table.extend(parser.interfaces))
+            row_set.interfaces = len(parser.interfaces)
+        self._pos, count, status = parser.scan(
+            row_set.scanner, self._buffer, self._pos, self._end, self._base, self.packets + 1
+        )
+        self.packets += count
+        return count, status
+
     def _batch(self, count: int, blocks: list[bytes]) -> Batch:
         data = self._buffer[: self._end]
-        return Batch(self._rows[:count], data, self._parser.layout, tuple(blocks))
+        rows = self._sets[self._turn].rows[:count]
+        self._turn = (self._turn + 1) % len(self._sets)
+        return Batch(rows, data, self._parser.layout, tuple(blocks))
 
-    def _other_block(self, blocks: list[bytes]) -> bool:
-        """Take a block that is no packet; False if more bytes are needed for it."""
+    def _take_block(self, blocks: list[bytes]) -> int:
+        """Add the block that is no packet to `blocks`; the status after that."""
+        assert isinstance(self._parser, pcapng.PcapngParser)
         try:
             block = self._parser.other(self._buffer[self._pos : self._end])
         except CaptureError as error:
-            raise self._damage(str(error)) from None
+            self._fault = str(error)
+            return DAMAGED
         if block is None:
-            return False
+            return NEED_MORE
         self._pos += len(block)
         blocks.append(block)
-        return True
+        return OTHER_BLOCK
 
     def _refill(self) -> bool:
         """Read more behind what is left of the buffer; False at the end of the file."""
         left = self._end - self._pos
-        if self._pos:
-            self._buffer[:left] = self._buffer[self._pos : self._end]
-        elif left == len(self._buffer):
-            larger = memoryview(bytearray(2 * left))
-            larger[:left] = self._buffer
-            self._buffer = larger
+        size = len(self._buffer)
+        if left == size:
+            size *= 2
+        target = self._buffer
+        if self._in_thread or size > len(target):
+            target = np.empty(size, np.uint8).data
+        target[:left] = self._buffer[self._pos : self._end]
+        self._buffer = target
         self._base += self._pos
         self._pos, self._end = 0, left
-        if self._late_error:
-            raise self._damage(str(self._late_error))
-        try:
-            count = self.stream.readinto(self._buffer[left:])
-        except CaptureError as error:
-            raise self._damage(str(error)) from None
-        self._end += count
-        return count > 0
+        return self._read() > 0
 
-    def _damage(self, what: str | None = None) -> CaptureError:
+    def _read(self) -> int:
+        """Read behind what the buffer holds; the number of bytes, 0 at the end of the file."""
+        try:
+            count = self.stream.readinto(self._buffer[self._end :])
+        except CaptureError as error:
+            self._fault = str(error)
+            raise self._damage() from None
+        self._end += count
+        return count
+
+    def _damage(self) -> CaptureError:
         """The error for what stands at the current position, with its byte offset."""
+        what = self._fault or self._parser.damage(self._buffer[self._pos : self._end])
         offset = self._base + self._pos
-        if what is None:
-            what = self._parser.damage(self._buffer[self._pos : self._end])
         where = f"byte {offset}"
         if self.stream.compression:
             where += f" of the {self.stream.compression} content"
+        after = f"after packet {self.packets}" if self.packets else "before the first packet"
         return CaptureError(
-            f"{self.stream.name} is damaged or cut off at {where}, after packet"
-            f" {self.packets}: {what}.",
-            offset,
+            f"{self.stream.name} is damaged or cut off at {where}, {after}: {what}.", offset
         )
 
     def _open_format(self) -> pcap.PcapParser | pcapng.PcapngParser:
@@ -156,7 +200,8 @@ class FileReader:
             try:
                 return pcap.PcapParser(header, order)
             except CaptureError as error:
-                raise self._damage(str(error)) from None
+                self._fault = str(error)
+                raise self._damage() from None
         if head == pcapng.MAGIC:
             return pcapng.PcapngParser()
         raise CaptureError(
@@ -165,17 +210,8 @@ class FileReader:
 
     def _peek(self, size: int) -> bytes:
         """The first `size` bytes of the file, fewer if it ends before."""
-        while self._end < size:
-            try:
-                count = self.stream.readinto(self._buffer[self._end :])
-            except CaptureError as error:
-                if not self._end:
-                    raise
-                self._late_error = error
-                break
-            if not count:
-                break
-            self._end += count
+        while self._end < size and self._read():
+            pass
         return bytes(self._buffer[: min(size, self._end)])
 
 

@@ -3,15 +3,17 @@
 """The record scanner: bytes of a capture become rows of a batch.
 
 This is one of the compiled hot loops, written in Cython's pure Python mode: the same file
-runs as ordinary Python where no compiler was at hand.  It walks pcap records, pcapng
-packet blocks and (live) ring frames, converts the time stamp, finds the vsock frame and
-copies its two headers into the row, whose header columns have the layout of the wire.
+runs as ordinary Python where no compiler was at hand.  It walks pcap records and pcapng
+packet blocks, converts the time stamp, finds the vsock frame and copies its two headers
+into the row, whose header columns have the layout of the wire.
 
 Rules for editors: every access to captured bytes stands behind a length check of that
 record, and nothing here allocates or raises: what is wrong with a record is its status,
-what is wrong with a packet is its malformed code.  Pure Python indexes memoryviews, so
-that numbers are Python's; C's wrap-around is written out with masks.  Everything that is
-not a packet (pcapng's other blocks) goes back to Python: see pcapng.py.
+what is wrong with a packet is its malformed code.  Captured bytes and rows are pointers
+when compiled, a memoryview and a _PythonRow when not; there C's wrap-around is written out
+with masks.  Integer literals above 31 bits make Cython compute with Python objects: give
+them a C name.  Everything that is not a packet (pcapng's other blocks) goes back to
+Python: see pcapng.py.
 
 Layouts: pcap is draft-ietf-opsawg-pcap, pcapng is draft-ietf-opsawg-pcapng.
 """
@@ -33,8 +35,8 @@ DAMAGED = 3  # the next record cannot be one
 MAX_CAPLEN = 262144  # libpcap's MAXIMUM_SNAPLEN: a longer record is damage
 MAX_BLOCK = 1 << 24  # a longer pcapng block is damage
 
+PLAIN_COLUMNS = [name for name in PACKET_DTYPE.names if PACKET_DTYPE[name].names is None]
 
-_HEADER_NAMES = [header.name for header in wire.HEADERS]
 _MON = cython.declare(cython.Py_ssize_t, wire.VSOCKMON.size)
 _VIRTIO = cython.declare(cython.Py_ssize_t, wire.VIRTIO.size)
 _BOTH = cython.declare(cython.Py_ssize_t, wire.HEADERS_SIZE)
@@ -60,16 +62,20 @@ _CUT_MONITOR = cython.declare(cython.uchar, int(_M.CUT_MONITOR))
 _TRANSPORT_LENGTH = cython.declare(cython.uchar, int(_M.TRANSPORT_LENGTH))
 _SHORT_TRANSPORT = cython.declare(cython.uchar, int(_M.SHORT_TRANSPORT))
 _CUT_TRANSPORT = cython.declare(cython.uchar, int(_M.CUT_TRANSPORT))
+_NEED_MORE = cython.declare(cython.int, NEED_MORE)
+_FULL = cython.declare(cython.int, FULL)
+_OTHER_BLOCK = cython.declare(cython.int, OTHER_BLOCK)
+_DAMAGED = cython.declare(cython.int, DAMAGED)
 _NO_TIMESTAMP = cython.declare(cython.ulonglong, NO_TIME % 2**64)
 _SECOND = cython.declare(cython.ulonglong, 10**9)
-_LOW_WORD = cython.declare(cython.ulonglong, 0xFFFFFFFF)  # as a literal a Python object in C
+_LOW_WORD = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 _CAPLEN_LIMIT = cython.declare(cython.uint, MAX_CAPLEN)
 _BLOCK_LIMIT = cython.declare(cython.uint, MAX_BLOCK)
 
-_PACKET = cython.declare(cython.uint, 2)  # pcapng's blocks that hold a packet; this one is
-_SIMPLE_PACKET = cython.declare(cython.uint, 3)  # obsolete, but still found
+# The pcapng blocks that hold a packet.
+_PACKET = cython.declare(cython.uint, 2)  # obsolete, but still found
+_SIMPLE_PACKET = cython.declare(cython.uint, 3)
 _ENHANCED_PACKET = cython.declare(cython.uint, 6)
-
 
 # C's view of a row: the fields and layout of PACKET_DTYPE, the headers as bytes.  A test
 # compares what both builds write.  C finds offsets and sizes here, at compile time.
@@ -98,23 +104,22 @@ Row = cython.struct(
 
 
 class _PythonRow:
-    """What a Row pointer is in the uncompiled build: a row's columns as attributes."""
+    """What a Row pointer is when not compiled: the columns of a row as attributes."""
 
     def __init__(self, rows) -> None:
-        names = [name for name, *_ in PACKET_DTYPE.descr if name and name not in _HEADER_NAMES]
-        columns = {name: memoryview(rows[name]) for name in names}
+        columns = {name: memoryview(rows[name]) for name in PLAIN_COLUMNS}
         self.__dict__.update(_columns=columns, _raw=memoryview(rows.view("u1")), _index=0)
 
     def __setattr__(self, name: str, value: int) -> None:
         self._columns[name][self._index] = value
 
     def at(self, index: int) -> _PythonRow:
-        """The same object, standing for another row."""
+        """The same object, now standing for another row."""
         self.__dict__["_index"] = index
         return self
 
     def put_headers(self, data: memoryview) -> None:
-        """The header columns: `data` and zeros behind it."""
+        """Fill the header columns with `data` and zeros behind it."""
         to = self._index * PACKET_DTYPE.itemsize + PACKET_DTYPE.fields[wire.VSOCKMON.name][1]
         self._raw[to : to + wire.HEADERS_SIZE] = bytes(data).ljust(wire.HEADERS_SIZE, b"\0")
 
@@ -122,6 +127,7 @@ class _PythonRow:
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _u16(data: cython.p_const_uchar, at: cython.Py_ssize_t, big: cython.bint) -> cython.uint:
     """Unsigned 16 bits in the given byte order."""
     if big:
@@ -132,6 +138,7 @@ def _u16(data: cython.p_const_uchar, at: cython.Py_ssize_t, big: cython.bint) ->
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _u32(data: cython.p_const_uchar, at: cython.Py_ssize_t, big: cython.bint) -> cython.uint:
     """Unsigned 32 bits in the given byte order."""
     if not cython.compiled:
@@ -148,11 +155,12 @@ def _u32(data: cython.p_const_uchar, at: cython.Py_ssize_t, big: cython.bint) ->
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _signed(value: cython.ulonglong) -> cython.longlong:
     """64 bits as two's complement: a damaged time stamp gives an odd time, no error."""
     if cython.compiled:
         return cython.cast(cython.longlong, value)
-    else:  # C has no such numbers
+    else:
         value &= 0xFFFFFFFFFFFFFFFF
         return value - (1 << 64) if value >> 63 else value
 
@@ -160,11 +168,12 @@ def _signed(value: cython.ulonglong) -> cython.longlong:
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _put_record(
     row: cython.pointer(Row),
     number: cython.ulonglong,
     time_ns: cython.ulonglong,
-    base: cython.ulonglong,
+    base: cython.longlong,
     pos: cython.Py_ssize_t,
     size: cython.Py_ssize_t,
     interface: cython.uint,
@@ -183,6 +192,7 @@ def _put_record(
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _put_payload(
     row: cython.pointer(Row),
     at: cython.Py_ssize_t,
@@ -198,6 +208,7 @@ def _put_payload(
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _put_headers(
     row: cython.pointer(Row),
     data: cython.p_const_uchar,
@@ -210,19 +221,21 @@ def _put_headers(
     row.malformed = malformed
     if not cython.compiled:
         row.put_headers(data[at : at + (0, _MON, _BOTH)[layers]])
-    elif layers == _VIRTIO_LAYER:
-        memcpy(row.monitor, data + at, cython.sizeof(row.monitor) + cython.sizeof(row.virtio))  # noqa: F821
-    else:
-        memset(row.virtio, 0, cython.sizeof(row.virtio))  # noqa: F821
-        if layers == _MONITOR_LAYER:
-            memcpy(row.monitor, data + at, cython.sizeof(row.monitor))  # noqa: F821
-        else:
-            memset(row.monitor, 0, cython.sizeof(row.monitor))  # noqa: F821
+        return
+    if layers == _VIRTIO_LAYER:
+        memcpy(row.monitor, data + at, cython.sizeof(row.monitor))
+        memcpy(row.virtio, data + at + cython.sizeof(row.monitor), cython.sizeof(row.virtio))
+        return
+    memset(row.monitor, 0, cython.sizeof(row.monitor))
+    memset(row.virtio, 0, cython.sizeof(row.virtio))
+    if layers == _MONITOR_LAYER:
+        memcpy(row.monitor, data + at, cython.sizeof(row.monitor))
 
 
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _cooked_size(
     data: cython.p_const_uchar,
     at: cython.Py_ssize_t,
@@ -242,6 +255,7 @@ def _cooked_size(
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _put_packet(
     row: cython.pointer(Row),
     data: cython.p_const_uchar,
@@ -273,6 +287,7 @@ def _put_packet(
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _put_frame(
     row: cython.pointer(Row),
     data: cython.p_const_uchar,
@@ -321,8 +336,8 @@ class Scanner:
     """
 
     raw: cython.uchar[::1]
-    python_row: object
     capacity: cython.Py_ssize_t
+    python_row: object  # None when compiled
     # One entry per interface: what its link type is, and its ticks as nanoseconds.
     interfaces: cython.Py_ssize_t
     kinds: cython.uchar[:]
@@ -333,6 +348,8 @@ class Scanner:
     offsets: cython.ulonglong[:]
 
     def __init__(self, rows) -> None:
+        if cython.compiled and cython.sizeof(Row) != PACKET_DTYPE.itemsize:
+            raise TypeError("scan.py was compiled for another PACKET_DTYPE")
         self.raw = memoryview(rows.view("u1"))
         self.python_row = None if cython.compiled else _PythonRow(rows)
         self.capacity = len(rows)
@@ -353,7 +370,7 @@ class Scanner:
         buf: cython.const[cython.uchar][::1],
         pos: cython.Py_ssize_t,
         end: cython.Py_ssize_t,
-        base: cython.ulonglong,
+        base: cython.longlong,
         number: cython.ulonglong,
         big: cython.bint,
         header: cython.Py_ssize_t,
@@ -378,31 +395,36 @@ class Scanner:
             data = buf
         unit: cython.ulonglong = self.multiply[0]
         kind: cython.uint = self.kinds[0]
-        while row < self.capacity:
-            if end - pos < header:
-                return pos, row, NEED_MORE
-            caplen = _u32(data, pos + 8, big)
-            if caplen > _CAPLEN_LIMIT:
-                return pos, row, DAMAGED
-            if end - pos - header < caplen:
-                return pos, row, NEED_MORE
-            seconds = _u32(data, pos, big)
-            fraction = _u32(data, pos + 4, big)
-            time_ns = seconds * _SECOND + fraction * unit
-            wirelen = _u32(data, pos + 12, big)
-            out = self._row(row)
-            _put_record(out, number + row, time_ns, base, pos, header + caplen, 0, False)
-            _put_packet(out, data, pos + header, caplen, wirelen, kind)
-            pos += header + caplen
-            row += 1
-        return pos, row, FULL
+        status: cython.int = _FULL
+        with cython.nogil:
+            while row < self.capacity:
+                if end - pos < header:
+                    status = _NEED_MORE
+                    break
+                caplen = _u32(data, pos + 8, big)
+                if caplen > _CAPLEN_LIMIT:
+                    status = _DAMAGED
+                    break
+                if end - pos - header < caplen:
+                    status = _NEED_MORE
+                    break
+                seconds = _u32(data, pos, big)
+                fraction = _u32(data, pos + 4, big)
+                time_ns = seconds * _SECOND + fraction * unit
+                wirelen = _u32(data, pos + 12, big)
+                out: cython.pointer(Row) = self._row(row)
+                _put_record(out, number + row, time_ns, base, pos, header + caplen, 0, False)
+                _put_packet(out, data, pos + header, caplen, wirelen, kind)
+                pos += header + caplen
+                row += 1
+        return pos, row, status
 
     def pcapng(
         self,
         buf: cython.const[cython.uchar][::1],
         pos: cython.Py_ssize_t,
         end: cython.Py_ssize_t,
-        base: cython.ulonglong,
+        base: cython.longlong,
         number: cython.ulonglong,
         big: cython.bint,
         first_interface: cython.ulonglong,
@@ -428,63 +450,72 @@ class Scanner:
             data = cython.address(buf[0])
         else:
             data = buf
-        while row < self.capacity:
-            if end - pos < 12:
-                return pos, row, NEED_MORE
-            kind = _u32(data, pos, big)
-            if kind != _ENHANCED_PACKET and kind != _SIMPLE_PACKET and kind != _PACKET:
-                return pos, row, OTHER_BLOCK
-            before = 12 if kind == _SIMPLE_PACKET else 28
-            size = _u32(data, pos + 4, big)
-            if size > _BLOCK_LIMIT or size & 3 or size < before + 4:
-                return pos, row, DAMAGED
-            if end - pos < size:
-                return pos, row, NEED_MORE
-            if _u32(data, pos + size - 4, big) != size:
-                return pos, row, DAMAGED
-            if kind == _SIMPLE_PACKET:
-                interface = first_interface
-            elif kind == _ENHANCED_PACKET:
-                interface = first_interface + _u32(data, pos + 8, big)
-            else:
-                interface = first_interface + _u16(data, pos + 8, big)
-            if interface >= cython.cast(cython.ulonglong, self.interfaces):
-                return pos, row, DAMAGED
-            if kind == _SIMPLE_PACKET:
-                wirelen = _u32(data, pos + 8, big)
-                caplen = self._simple_caplen(interface, wirelen, size - 16)
-                time_ns = _NO_TIMESTAMP
-            else:
-                wirelen = _u32(data, pos + 24, big)
-                caplen = _u32(data, pos + 20, big)
-                time_ns = self._nanoseconds(
-                    interface, _u32(data, pos + 12, big), _u32(data, pos + 16, big)
-                )
-            if caplen > size - before - 4 or caplen > _CAPLEN_LIMIT:
-                return pos, row, DAMAGED
-            options = kind != _SIMPLE_PACKET and size - before - 4 > ((caplen + 3) & ~3)
-            out = self._row(row)
-            _put_record(out, number + row, time_ns, base, pos, size, interface, options)
-            _put_packet(
-                out, data, pos + before, caplen, wirelen, self.kinds[interface]
-            )
-            pos += size
-            row += 1
-        return pos, row, FULL
+        status: cython.int = _FULL
+        with cython.nogil:
+            while row < self.capacity:
+                if end - pos < 12:
+                    status = _NEED_MORE
+                    break
+                kind = _u32(data, pos, big)
+                if kind != _ENHANCED_PACKET and kind != _SIMPLE_PACKET and kind != _PACKET:
+                    status = _OTHER_BLOCK
+                    break
+                before = 12 if kind == _SIMPLE_PACKET else 28
+                size = _u32(data, pos + 4, big)
+                if size > _BLOCK_LIMIT or size & 3 or size < before + 4:
+                    status = _DAMAGED
+                    break
+                if end - pos < size:
+                    status = _NEED_MORE
+                    break
+                if _u32(data, pos + size - 4, big) != size:
+                    status = _DAMAGED
+                    break
+                if kind == _SIMPLE_PACKET:
+                    interface = first_interface
+                elif kind == _ENHANCED_PACKET:
+                    interface = first_interface + _u32(data, pos + 8, big)
+                else:
+                    interface = first_interface + _u16(data, pos + 8, big)
+                if interface >= cython.cast(cython.ulonglong, self.interfaces):
+                    status = _DAMAGED
+                    break
+                if kind == _SIMPLE_PACKET:
+                    wirelen = _u32(data, pos + 8, big)
+                    caplen = self._simple_caplen(interface, wirelen, size - 16)
+                    time_ns = _NO_TIMESTAMP
+                else:
+                    wirelen = _u32(data, pos + 24, big)
+                    caplen = _u32(data, pos + 20, big)
+                    time_ns = self._nanoseconds(
+                        interface, _u32(data, pos + 12, big), _u32(data, pos + 16, big)
+                    )
+                if caplen > size - before - 4 or caplen > _CAPLEN_LIMIT:
+                    status = _DAMAGED
+                    break
+                options = kind != _SIMPLE_PACKET and size - before - 4 > ((caplen + 3) & ~3)
+                out: cython.pointer(Row) = self._row(row)
+                _put_record(out, number + row, time_ns, base, pos, size, interface, options)
+                _put_packet(out, data, pos + before, caplen, wirelen, self.kinds[interface])
+                pos += size
+                row += 1
+        return pos, row, status
 
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _row(self, index: cython.Py_ssize_t) -> cython.pointer(Row):
         """Where a row is stored."""
         if cython.compiled:
             return cython.cast(cython.pointer(Row), cython.address(self.raw[0])) + index
-        else:  # not after the if: C has no such type
+        else:
             return self.python_row.at(index)
 
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _simple_caplen(
         self, interface: cython.Py_ssize_t, wirelen: cython.uint, room: cython.uint
     ) -> cython.uint:
@@ -502,6 +533,7 @@ class Scanner:
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _nanoseconds(
         self, interface: cython.Py_ssize_t, high: cython.ulonglong, low: cython.ulonglong
     ) -> cython.ulonglong:

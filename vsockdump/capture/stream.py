@@ -1,122 +1,199 @@
 """Bytes of a capture, from a file, a pipe or stdin, decompressed on the way.
 
-Rules for editors: a read returns what is there and never waits for more than one byte, so
-that a capture that is still being written prints as it grows.  No knowledge of capture
-formats here.  The compression libraries are imported when a file needs them.
+Rules for editors: a read returns what is there and waits only where nothing is, so that a
+capture that is still being written prints as it grows.  That is why the compression
+libraries' own file objects are not used: they wait for a full buffer of input.  No
+knowledge of capture formats here.  A library is imported when a file needs it.
 """
 
 import os
 import stat
-import sys
 import zlib
-from typing import Final, Protocol
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
 
 from vsockdump.capture.errors import CaptureError
 
-_GZIP: Final = b"\x1f\x8b"
-_ZSTD: Final = b"\x28\xb5\x2f\xfd"
-_LZ4: Final = b"\x04\x22\x4d\x18"
+_STDIN: Final = 0
 _MAGIC_SIZE: Final = 4
+_ZSTD_WINDOW: Final = 1 << 27  # zstd's own limit for what a file may ask of memory
 
 
-class _Readable(Protocol):
-    def read1(self, size: int, /) -> bytes: ...
+class _Frame(Protocol):
+    """The part of a decompressor that the three libraries have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Codec(NamedTuple):
+    """`step` is the input of one call: the most it can grow to, 32 MiB, bounds memory."""
+
+    name: str
+    frame: Callable[[], _Frame]
+    error: type[Exception]
+    step: int
+
+
+def _gzip() -> _Codec:
+    return _Codec("gzip", lambda: zlib.decompressobj(31), zlib.error, 1 << 14)
+
+
+def _zstd() -> _Codec:
+    import zstandard
+
+    library = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    return _Codec("zstd", library.decompressobj, zstandard.ZstdError, 1 << 10)
+
+
+def _lz4() -> _Codec:
+    import lz4.frame
+
+    return _Codec("lz4", lz4.frame.LZ4FrameDecompressor, RuntimeError, 1 << 16)
+
+
+_CODECS: Final = {
+    b"\x1f\x8b\x08": _gzip,
+    b"\x28\xb5\x2f\xfd": _zstd,
+    b"\x04\x22\x4d\x18": _lz4,
+}
 
 
 class _Raw:
-    """A file descriptor as the decompressors want it: reads give what is there."""
+    """The bytes of a file descriptor of which the first, `head`, were read already."""
 
     def __init__(self, fd: int, head: bytes) -> None:
         self._fd = fd
         self._head = head
         self.position = len(head)
 
-    def read(self, size: int = -1, /) -> bytes:
-        if size < 0:
-            size = 1 << 16
-        if self._head:
-            head, self._head = self._head[:size], self._head[size:]
-            return head
-        data = os.read(self._fd, size)
-        self.position += len(data)
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; empty at the end."""
+        data, self._head = self._head[:size], self._head[size:]
+        if not data:
+            data = os.read(self._fd, size)
+            self.position += len(data)
         return data
 
     def readinto(self, view: memoryview) -> int:
+        """Fill the start of `view`; the number of bytes, 0 at the end."""
         if self._head:
-            head = self.read(len(view))
-            view[: len(head)] = head
-            return len(head)
+            data = self.read(len(view))
+            view[: len(data)] = data
+            return len(data)
         count = os.readv(self._fd, [view])
         self.position += count
         return count
 
 
-class _Zstd:
-    """Concatenated zstd frames; unlike the library's own reader it notices a cut."""
+class _Frames:
+    """The content of compressed frames (gzip: members) behind each other."""
 
-    # The input a step takes bounds its output: a block of 4 bytes can give 128 KiB.
-    _STEP: Final = 4096
+    _KEPT: Final = 64  # inputs of a frame kept to salvage from it
 
-    def __init__(self, raw: _Raw) -> None:
-        import zstandard
-
+    def __init__(self, raw: _Raw, codec: _Codec) -> None:
         self._raw = raw
-        self._new = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
-        self._frame = self._new()
-        self._begun = False
+        self._codec = codec
         self._input = b""
-        self._output = b""
+        self._output = memoryview(b"")
+        self._failure: CaptureError | None = None
+        self._begin()
 
-    def read1(self, size: int, /) -> bytes:
+    def _begin(self) -> None:
+        self._frame = self._codec.frame()
+        self._begun = False
+        self._fed: list[bytes] = []
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill the start of `view`; the number of bytes, 0 at the end.
+
+        Raises CaptureError where the data are cut or damaged, after all before that.
+        """
         while not self._output:
-            data = self._input or self._raw.read(self._STEP)
+            if self._failure:
+                raise self._failure
+            data = self._input or self._raw.read(self._codec.step)
             self._input = b""
             if not data:
                 if self._begun:
-                    raise EOFError
-                return b""
-            self._begun = True
-            self._output = self._frame.decompress(data)
+                    raise CaptureError(f"the {self._codec.name} data end early")
+                return 0
+            if not self._begun:
+                data = data.lstrip(b"\0")  # gzip files may be padded with zeros
+            if data:
+                self._step(data)
+        count = min(len(view), len(self._output))
+        view[:count] = self._output[:count]
+        self._output = self._output[count:]
+        return count
+
+    def _step(self, data: bytes) -> None:
+        """Decompress some input, of which another frame may follow the end of this one."""
+        self._begun = True
+        try:
+            output = self._frame.decompress(data)
+        except self._codec.error as error:
+            self._failure = CaptureError(f"the {self._codec.name} data are damaged ({error})")
+            output = self._salvage(data)
+        else:
+            if len(self._fed) < self._KEPT:
+                self._fed.append(data)
             if self._frame.eof:
                 self._input = self._frame.unused_data
-                self._frame = self._new()
-                self._begun = False
-        output, self._output = self._output[:size], self._output[size:]
-        return output
+                self._begin()
+        self._output = memoryview(output)
+
+    def _salvage(self, data: bytes) -> bytes:
+        """What `data` gives before the damage in it, unless the frame is too long to replay.
+
+        A library that finds damage keeps what it had decompressed in that call; this
+        repeats the call byte by byte.
+        """
+        if len(self._fed) == self._KEPT:
+            return b""
+        frame = self._codec.frame()
+        for fed in self._fed:
+            frame.decompress(fed)
+        pieces = []
+        with suppress(self._codec.error, EOFError):
+            for at in range(len(data)):
+                pieces.append(frame.decompress(data[at : at + 1]))
+        return b"".join(pieces)
 
 
 class ByteStream:
     """The decompressed bytes of `path` ("-" is stdin).
 
-    Raises CaptureError where it cannot be opened, and from `readinto` where reading or
-    decompressing fails, after what came before was returned.
+    Raises CaptureError, a whole sentence, where it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
         self.name = "stdin" if path == "-" else path
-        fd = sys.stdin.fileno() if path == "-" else _open(path)
-        self._fd = fd
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISDIR(mode):
-            self.close()
-            raise CaptureError(f"{self.name} is a directory; give the name of a capture file.")
-        self.growing = not stat.S_ISREG(mode)
-        self.size = 0 if self.growing else os.fstat(fd).st_size
-        head = self._read_head()
-        self._raw = _Raw(fd, head)
-        self.compression, self._decoder = _decoder(self._raw, head)
-
-    def _read_head(self) -> bytes:
-        head = b""
+        self._own = path != "-"
+        self._fd = _open(path) if self._own else _STDIN
         try:
-            while len(head) < _MAGIC_SIZE:
-                more = os.read(self._fd, _MAGIC_SIZE - len(head))
-                if not more:
-                    break
-                head += more
+            status = os.fstat(self._fd)
+            if stat.S_ISDIR(status.st_mode):
+                raise CaptureError(f"{self.name} is a directory; give the name of a capture file.")
+            head = _head(self._fd)
         except OSError as error:
+            self.close()
             raise CaptureError(f"Cannot read {self.name}: {_reason(error)}.") from None
-        return head
+        except CaptureError:
+            self.close()
+            raise
+        self.growing = not stat.S_ISREG(status.st_mode)
+        self.size = 0 if self.growing else status.st_size
+        self._raw = _Raw(self._fd, head)
+        codec = next((make() for magic, make in _CODECS.items() if head.startswith(magic)), None)
+        self.compression = codec.name if codec else None
+        self._content = _Frames(self._raw, codec) if codec else self._raw
 
     @property
     def position(self) -> int:
@@ -124,27 +201,20 @@ class ByteStream:
         return self._raw.position
 
     def readinto(self, view: memoryview) -> int:
-        """Fill the start of `view`; returns the number of bytes, 0 at the end."""
-        if self._decoder is None:
-            try:
-                return self._raw.readinto(view)
-            except OSError as error:
-                raise CaptureError(f"Cannot read {self.name} on: {_reason(error)}.") from None
+        """Fill the start of `view` with what is there; the number of bytes, 0 at the end.
+
+        Raises CaptureError, a clause without the file's name, where that fails.
+        """
         try:
-            data = self._decoder.read1(len(view))
-        except EOFError:
-            raise CaptureError(f"the {self.compression} data of {self.name} ends early") from None
-        except _decoder_errors() as error:
-            raise CaptureError(
-                f"the {self.compression} data of {self.name} is damaged ({error})"
-            ) from None
-        view[: len(data)] = data
-        return len(data)
+            return self._content.readinto(view)
+        except OSError as error:
+            raise CaptureError(f"reading on failed ({_reason(error)})") from None
 
     def close(self) -> None:
         """Close the file; stdin stays open."""
-        if self._fd != 0:
+        if self._own:
             os.close(self._fd)
+            self._own = False
 
 
 def _open(path: str) -> int:
@@ -158,30 +228,18 @@ def _open(path: str) -> int:
         raise CaptureError(f"Cannot open {path}: {_reason(error)}.") from None
 
 
+def _head(fd: int) -> bytes:
+    """The first _MAGIC_SIZE bytes, fewer if the file ends before."""
+    head = b""
+    while len(head) < _MAGIC_SIZE:
+        more = os.read(fd, _MAGIC_SIZE - len(head))
+        if not more:
+            break
+        head += more
+    return head
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return str(error)
-
-
-def _decoder(raw: _Raw, head: bytes) -> tuple[str | None, _Readable | None]:
-    if head.startswith(_GZIP):
-        import gzip
-
-        return "gzip", gzip.GzipFile(fileobj=raw)  # type: ignore[call-overload]
-    if head == _ZSTD:
-        return "zstd", _Zstd(raw)
-    if head == _LZ4:
-        import lz4.frame
-
-        return "lz4", lz4.frame.LZ4FrameFile(raw)
-    return None, None
-
-
-def _decoder_errors() -> tuple[type[Exception], ...]:
-    """What the decompressors raise on bad data; zstandard's error only if it was imported."""
-    zstandard = sys.modules.get("zstandard")
-    extra = (zstandard.ZstdError,) if zstandard else ()
-    return (OSError, zlib.error, RuntimeError, ValueError, *extra)
-
-

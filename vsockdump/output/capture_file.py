@@ -198,9 +198,7 @@ def interface_description(interface: Interface) -> bytes:
 def enhanced_packet(interface: int, ticks: int, packet: bytes, wirelen: int) -> bytes:
     """A pcapng packet block without options."""
     ticks %= 2**64
-    head = struct.pack(
-        "<IIIII", interface, ticks >> 32, ticks & 0xFFFFFFFF, len(packet), wirelen
-    )
+    head = struct.pack("<IIIII", interface, ticks >> 32, ticks & 0xFFFFFFFF, len(packet), wirelen)
     return _block(pcapng.ENHANCED_PACKET, head + packet, with_options=False)
 
 

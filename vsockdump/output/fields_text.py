@@ -5,7 +5,8 @@ from enum import IntEnum
 
 from vsockdump import wire
 from vsockdump.batch import Batch
-from vsockdump.output.fields import FIELDS, MARK_SEPARATOR, Column, FieldDef, lookup
+from vsockdump.columns import Column
+from vsockdump.output.fields import FIELDS, MARK_SEPARATOR, FieldDef, lookup
 from vsockdump.output.lines import LineColumn, Lines
 from vsockdump.output.rows import Cell, Kind
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from vsockdump import wire
 from vsockdump.address import Endpoint
-from vsockdump.batch import NO_TIME, Batch, Layers
+from vsockdump.batch import NO_TIME, Batch
+from vsockdump.columns import has_monitor, timed
 from vsockdump.output.tables import ColumnSpec, Table, json_line, render, seconds, span
 from vsockdump.track.marks import Mark, words
 from vsockdump.track.states import State, state_word
@@ -156,9 +157,7 @@ class _OfStore:
 
 
 # What nearly every connection has, or what other columns say, is no note.
-_NOTES: Final = ~int(
-    Mark.NO_SOCKET | Mark.LATER_RST | Mark.ZERO_CREDIT | Mark.MIDSTREAM
-)
+_NOTES: Final = ~int(Mark.NO_SOCKET | Mark.LATER_RST | Mark.ZERO_CREDIT | Mark.MIDSTREAM)
 
 _CONV_COLUMNS: Final = (
     ColumnSpec("#"),
@@ -297,9 +296,7 @@ class Endpoints(_OfStore):
 
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
         """A table, one endpoint a row."""
-        rows = [
-            (shown(endpoint, numeric), *map(str, total)) for endpoint, total in self._totals()
-        ]
+        rows = [(shown(endpoint, numeric), *map(str, total)) for endpoint, total in self._totals()]
         title = f"{len(rows)} endpoints"
         yield from render(Table(title, _ENDPOINT_COLUMNS, rows, self._forgotten()), colour)
 
@@ -366,8 +363,10 @@ class Credit(_OfStore):
             count += 1
             yield from self._block(connection, side, flow, back, numeric, colour)
         if not count:
-            yield "No connection sent data." if self._only is None else (
-                f"Connection {self._only} sent no data or does not exist."
+            yield (
+                "No connection sent data."
+                if self._only is None
+                else (f"Connection {self._only} sent no data or does not exist.")
             )
         if self._left_out:
             yield f"{self._left_out} more stalls are not listed."
@@ -419,12 +418,13 @@ class Credit(_OfStore):
         kept = self._windows.of(2 * (int(connection["number"]) - 1) + side)
         if kept is None:
             return
-        start, width, buffers, flights, frees = kept
+        start, width, *columns = kept
         size: int | None = None
-        for slot in range(len(frees)):
-            size = int(buffers[slot]) or size
-            if frees[slot] != 0xFFFFFFFF:
-                yield start + slot * width, size, int(flights[slot]), int(frees[slot])
+        slots = zip(*(column.tolist() for column in columns), strict=True)
+        for slot, (buffer, flight, free) in enumerate(slots):
+            size = buffer or size
+            if free != 0xFFFFFFFF:
+                yield start + slot * width, size, flight, free
 
     def json_lines(self) -> Iterator[str]:
         """One object a direction; `window` holds [time_ns, buffer, in flight, free]."""
@@ -502,7 +502,7 @@ class Intervals:
     def add(self, batch: Batch) -> None:
         """Count the batch's vsock packets."""
         rows = batch.rows
-        chosen = (rows["layers"] != Layers.NONE) & (rows["time_ns"] != NO_TIME)
+        chosen = has_monitor(batch) & timed(batch)
         times = rows["time_ns"][chosen]
         if not len(times):
             return
@@ -523,14 +523,14 @@ class Intervals:
             self._counts = np.concatenate((self._counts, np.zeros_like(self._counts)))
         self._used = max(self._used, top)
         low = int(index.min())
-        op = np.where(rows["layers"] == Layers.VIRTIO, rows["virtio"]["op"], 0)
+        op = rows["virtio"]["op"]
         weights: list[Any] = [
             None,
             rows["wirelen"],
             tracked["data_len"],
-            op == wire.Op.REQUEST,
-            op == wire.Op.CREDIT_UPDATE,
-            op == wire.Op.RST,
+            op == int(wire.Op.REQUEST),
+            op == int(wire.Op.CREDIT_UPDATE),
+            op == int(wire.Op.RST),
         ]
         for column, weight in enumerate(weights):
             sums = np.bincount(index - low, weight, top - low)

@@ -8,23 +8,43 @@ import time
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vsockdump import wire
 from vsockdump.batch import MALFORMED_TEXT, NO_TIME, Batch, Known, Layers, Malformed
-from vsockdump.output.fields import tracked
+from vsockdump.columns import (
+    Column,
+    OfBatch,
+    both,
+    ends_at,
+    has_connection,
+    has_marks,
+    has_monitor,
+    has_virtio,
+    header_column,
+    is_known,
+    is_op,
+    malformed,
+    marks_of,
+    packet_column,
+    timed,
+    tracked,
+    tracked_column,
+)
 from vsockdump.output.fields_text import flag_codes, flag_words, has_flags
 from vsockdump.output.lines import LineColumn, Lines
 from vsockdump.output.rows import Cell, Kind
 from vsockdump.track.marks import MARKS, WRONG, Mark
-from vsockdump.track.states import State, state_word
-
-Column = NDArray[Any]
+from vsockdump.track.marks import words as _words
+from vsockdump.track.states import TERMINAL, State, state_word
 
 _DAY_NS: Final = 86_400_000_000_000
 _OFFSET_STEP_NS: Final = 900_000_000_000  # time zones change at quarters of an hour
 _DETAIL: Final = "\n\t"
-_SHOWN_MARKS: Final = Mark.MIDSTREAM | Mark.NO_SOCKET | Mark.ZERO_CREDIT
+_SHOWN_MARKS: Final = int(Mark.MIDSTREAM | Mark.NO_SOCKET | Mark.ZERO_CREDIT)
+_LATER_RST: Final = int(Mark.LATER_RST)
+_STATE_SHIFT: Final = 32
+_RST: Final = int(wire.Op.RST)
+_REQUEST: Final = int(wire.Op.REQUEST)
 
 _RED: Final = "\033[1;31m"
 _DIM: Final = "\033[2m"
@@ -75,9 +95,7 @@ class TextView:
         options = self._options
         columns: list[LineColumn] = []
         if options.number:
-            columns.append(
-                LineColumn(Cell(Kind.DEC, digits=5), lambda batch: batch.rows["number"])
-            )
+            columns.append(LineColumn(Cell(Kind.DEC, digits=5), packet_column("number")))
         columns += self._time_columns("  " if options.number else "")
         columns += _packet_columns(options, " " if columns else "")
         if options.verbose and not options.quiet:
@@ -96,25 +114,25 @@ class TextView:
         clock = Cell(Kind.CLOCK, prefix, f"{prefix}no time", digits=digits)
         match self._options.times:
             case 0:
-                return [LineColumn(clock, self._time_of_day, _timed)]
+                return [LineColumn(clock, self._time_of_day, timed)]
             case 1:
                 return []
             case 2:
                 cell = Cell(Kind.SECONDS, prefix, f"{prefix}no time", digits=digits)
-                return [LineColumn(cell, lambda batch: batch.rows["time_ns"], _timed)]
+                return [LineColumn(cell, packet_column("time_ns"), timed)]
             case 4:
                 date = Cell(Kind.WORD, prefix)
                 clock.prefix = b" "
                 return [
-                    LineColumn(date, _local_day, _timed, word=_date),
-                    LineColumn(clock, self._time_of_day, _timed),
+                    LineColumn(date, _local_day, timed, word=_date),
+                    LineColumn(clock, self._time_of_day, timed),
                 ]
             case 3:
                 clock.prefix += b" "
-                return [LineColumn(clock, self._since_previous, _timed)]
+                return [LineColumn(clock, self._since_previous, timed)]
             case _:
                 clock.prefix += b" "
-                return [LineColumn(clock, self._since_first, _timed)]
+                return [LineColumn(clock, self._since_first, timed)]
 
     def _time_of_day(self, batch: Batch) -> Column:
         return _local(batch) % _DAY_NS
@@ -134,11 +152,6 @@ class TextView:
             timed = times[times != NO_TIME]
             self._first = int(timed[0]) if len(timed) else NO_TIME
         return times - self._first
-
-
-def _timed(batch: Batch) -> Column:
-    mask: Column = batch.rows["time_ns"] != NO_TIME
-    return mask
 
 
 def _local(batch: Batch) -> Column:
@@ -171,36 +184,24 @@ def _date(day: int) -> str:
     return str(np.datetime64(day, "D"))
 
 
-def _virtio(batch: Batch) -> Column:
-    mask: Column = batch.rows["layers"] == Layers.VIRTIO
-    return mask
-
-
-def _monitor_only(batch: Batch) -> Column:
-    mask: Column = batch.rows["layers"] == Layers.MONITOR
-    return mask
-
-
-def _any_layer(batch: Batch) -> Column:
-    mask: Column = batch.rows["layers"] != Layers.NONE
-    return mask
-
-
 def _address(batch: Batch, name: str) -> Column:
     """An address of the virtio header, or where there is none, of the monitor header."""
     rows = batch.rows
     inner: Column = rows["virtio"][name]
-    if (rows["layers"] == Layers.VIRTIO).all():
-        return inner
-    return np.where(rows["layers"] == Layers.VIRTIO, inner, rows["mon"][name])
+    whole = has_virtio(batch)
+    return inner if whole.all() else np.where(whole, inner, rows["mon"][name])
+
+
+def _inner(name: str) -> OfBatch:
+    return header_column("virtio", name)
 
 
 def _endpoint(end: str, prefix: str, numeric: bool) -> list[LineColumn]:
     kind = Kind.DEC if numeric else Kind.CID
     cid, port = f"{end}_cid", f"{end}_port"
     return [
-        LineColumn(Cell(kind, prefix), lambda batch: _address(batch, cid), _any_layer),
-        LineColumn(Cell(Kind.DEC, ":"), lambda batch: _address(batch, port), _any_layer),
+        LineColumn(Cell(kind, prefix), lambda batch: _address(batch, cid), has_monitor),
+        LineColumn(Cell(Kind.DEC, ":"), lambda batch: _address(batch, port), has_monitor),
     ]
 
 
@@ -212,16 +213,14 @@ def _packet_columns(options: TextOptions, space: str) -> list[LineColumn]:
         columns.append(
             LineColumn(
                 Cell(Kind.DEC, prefix, f"{prefix}-"),
-                lambda batch: tracked(batch)["conn"],
-                lambda batch: tracked(batch)["conn"] != 0,
+                tracked_column("conn"),
+                has_connection,
             )
         )
     columns += _endpoint("src", space, options.numeric)
     columns += _endpoint("dst", " > ", options.numeric)
     columns += _operation_columns(options.colour)
-    columns.append(
-        LineColumn(Cell(Kind.DEC, " "), lambda batch: tracked(batch)["data_len"], _is_data)
-    )
+    columns.append(LineColumn(Cell(Kind.DEC, " "), tracked_column("data_len"), is_op(wire.Op.RW)))
     if options.quiet:
         return columns
     columns.append(
@@ -237,14 +236,9 @@ def _packet_columns(options: TextOptions, space: str) -> list[LineColumn]:
     return columns
 
 
-def _is_data(batch: Batch) -> Column:
-    mask: Column = batch.rows["virtio"]["op"] == wire.Op.RW
-    return mask
-
-
 def _is_other_type(batch: Batch) -> Column:
-    mask: Column = batch.rows["virtio"]["type"] != wire.SocketType.STREAM
-    return mask & _virtio(batch)
+    mask: Column = batch.rows["virtio"]["type"] != int(wire.SocketType.STREAM)
+    return mask & has_virtio(batch)
 
 
 def _operation_columns(colour: bool) -> list[LineColumn]:
@@ -255,24 +249,22 @@ def _operation_columns(colour: bool) -> list[LineColumn]:
     return [
         LineColumn(
             Cell(Kind.WORD, " ", words=types),
-            lambda batch: batch.rows["virtio"]["type"],
+            _inner("type"),
             _is_other_type,
         ),
-        LineColumn(
-            Cell(Kind.WORD, " ", words=ops), lambda batch: batch.rows["virtio"]["op"], _virtio
-        ),
+        LineColumn(Cell(Kind.WORD, " ", words=ops), _inner("op"), has_virtio),
         LineColumn(
             Cell(Kind.WORD, " ", words=["UNKNOWN", "NO_INFO", "VIRTIO", "transport "]),
-            lambda batch: batch.rows["mon"]["t"],
-            _monitor_only,
+            header_column("mon", "t"),
+            ends_at(Layers.MONITOR),
         ),
         LineColumn(
             Cell(Kind.WORD, " ", words=[*monitor, "op "]),
-            lambda batch: batch.rows["mon"]["op"],
-            _monitor_only,
+            header_column("mon", "op"),
+            ends_at(Layers.MONITOR),
         ),
         LineColumn(
-            Cell(Kind.DEC, " length "), lambda batch: batch.rows["payload_wire"], _monitor_only
+            Cell(Kind.DEC, " length "), packet_column("payload_wire"), ends_at(Layers.MONITOR)
         ),
     ]
 
@@ -286,114 +278,108 @@ def _credit_columns() -> list[LineColumn]:
 
     def shows_free(batch: Batch) -> Column:
         op = batch.rows["virtio"]["op"]
-        known: Column = (tracked(batch)["known"] & Known.FREE) != 0
-        return known & (op != wire.Op.RST) & (op != wire.Op.REQUEST)
+        return free(batch) & (op != _RST) & (op != _REQUEST)
 
-    def shows_granted(batch: Batch) -> Column:
-        known: Column = (tracked(batch)["known"] & Known.GRANTED) != 0
-        return known & (batch.rows["virtio"]["op"] == wire.Op.CREDIT_UPDATE)
-
+    free = is_known(Known.FREE)
+    granted = both(is_known(Known.GRANTED), is_op(wire.Op.CREDIT_UPDATE))
     return [
-        LineColumn(
-            Cell(Kind.DEC, " grants "), lambda batch: tracked(batch)["granted"], shows_granted
-        ),
-        LineColumn(Cell(Kind.DEC, " free "), lambda batch: tracked(batch)["free"], shows_free),
+        LineColumn(Cell(Kind.DEC, " grants "), tracked_column("granted"), granted),
+        LineColumn(Cell(Kind.DEC, " free "), tracked_column("free"), shows_free),
     ]
 
 
 def _mark_columns(colour: bool) -> list[LineColumn]:
     """What is worth knowing in brackets, what is wrong behind an exclamation mark."""
-
-    def some(bits: int) -> Any:
-        return lambda batch: (tracked(batch)["marks"] & bits) != 0
-
-    def words(bits: int, left: str, right: str) -> Any:
-        return lambda marks: left + _join_words(marks & bits) + right
-
+    left, right = (f"{_DIM}[", f"]{_PLAIN}") if colour else ("[", "]")
+    warn, end = (f"{_RED}! ", _PLAIN) if colour else ("! ", "")
     return [
         LineColumn(
             Cell(Kind.WORD, " "),
-            lambda batch: tracked(batch)["marks"] & _SHOWN_MARKS,
-            some(_SHOWN_MARKS),
-            word=words(
-                _SHOWN_MARKS, _DIM + "[" if colour else "[", "]" + _PLAIN if colour else "]"
-            ),
+            _remarks,
+            lambda batch: _remarks(batch) != 0,
+            word=lambda code: left + ", ".join(_remark_words(code)) + right,
         ),
         LineColumn(
             Cell(Kind.WORD, " "),
-            lambda batch: tracked(batch)["marks"] & WRONG,
-            some(WRONG),
-            word=words(WRONG, _RED + "! " if colour else "! ", _PLAIN if colour else ""),
+            marks_of(WRONG),
+            has_marks(WRONG),
+            word=lambda marks: warn + _join_words(marks) + end,
         ),
     ]
 
 
+def _remarks(batch: Batch) -> Column:
+    """Marks worth a word in the line and, where an RST ends a connection, its last state.
+
+    The state stands in the bits above the marks.
+    """
+    columns = tracked(batch)
+    codes: Column = columns["marks"] & _SHOWN_MARKS
+    ending = np.flatnonzero(
+        is_op(wire.Op.RST)(batch) & ((columns["marks"] & _LATER_RST) == 0) & (columns["conn"] != 0)
+    )
+    if len(ending):
+        codes = codes.astype("u8")
+        codes[ending] |= columns["state"][ending].astype("u8") << _STATE_SHIFT
+    return codes
+
+
+def _remark_words(code: int) -> list[str]:
+    state = code >> _STATE_SHIFT
+    words = [state_word(state).replace("-", " ")] if state in TERMINAL else []
+    return words + _words(code & _SHOWN_MARKS)
+
+
 def _join_words(marks: int) -> str:
-    return ", ".join(text.word for mark, text in MARKS.items() if marks & mark)
-
-
-def _known(bit: Known) -> Any:
-    return lambda batch: (tracked(batch)["known"] & bit) != 0
-
-
-def _header(name: str) -> Any:
-    return lambda batch: batch.rows["virtio"][name]
-
-
-def _tracked_column(name: str) -> Any:
-    return lambda batch: tracked(batch)[name]
+    return ", ".join(_words(marks))
 
 
 def _detail_columns(options: TextOptions) -> list[LineColumn]:
     """-v: counters and state on a second line; then whatever explains the packet."""
-    virtio = _virtio
-    quiet_marks = ~(_SHOWN_MARKS | WRONG) & (2 * max(Mark) - 1)
+    virtio = has_virtio
+    quiet_marks = (2 * max(Mark) - 1) & ~(_SHOWN_MARKS | int(WRONG))
     return [
-        LineColumn(Cell(Kind.DEC, f"{_DETAIL}buf_alloc "), _header("buf_alloc"), virtio),
-        LineColumn(Cell(Kind.DEC, ", fwd_cnt "), _header("fwd_cnt"), virtio),
-        LineColumn(
-            Cell(Kind.DEC, ", tx_cnt "), _tracked_column("tx_cnt"), _known(Known.TX_CNT)
-        ),
+        LineColumn(Cell(Kind.DEC, f"{_DETAIL}buf_alloc "), _inner("buf_alloc"), virtio),
+        LineColumn(Cell(Kind.DEC, ", fwd_cnt "), _inner("fwd_cnt"), virtio),
+        LineColumn(Cell(Kind.DEC, ", tx_cnt "), tracked_column("tx_cnt"), is_known(Known.TX_CNT)),
         LineColumn(
             Cell(Kind.DEC, ", in flight "),
-            _tracked_column("in_flight"),
-            _known(Known.IN_FLIGHT),
+            tracked_column("in_flight"),
+            is_known(Known.IN_FLIGHT),
         ),
         LineColumn(
             Cell(Kind.WORD, ", "),
-            _tracked_column("state"),
-            lambda batch: tracked(batch)["conn"] != 0,
-            word=lambda state: state_word(state).replace("-", " ")
-            if state != State.NONE
-            else "no connection",
+            tracked_column("state"),
+            has_connection,
+            word=lambda state: (
+                state_word(state).replace("-", " ") if state != State.NONE else "no connection"
+            ),
         ),
         LineColumn(
             Cell(Kind.WORD, ", sent by "),
-            _tracked_column("side"),
-            _known(Known.SIDE),
+            tracked_column("side"),
+            is_known(Known.SIDE),
             word=lambda side: ("initiator", "acceptor")[side],
         ),
         LineColumn(
             Cell(Kind.WORD, " ["),
-            lambda batch: tracked(batch)["marks"] & quiet_marks,
-            lambda batch: (tracked(batch)["marks"] & quiet_marks) != 0,
-            word=lambda marks: _join_words(marks & quiet_marks) + "]",
+            marks_of(quiet_marks),
+            has_marks(quiet_marks),
+            word=lambda marks: _join_words(marks) + "]",
         ),
         LineColumn(
             Cell(Kind.WORD, _DETAIL),
-            lambda batch: tracked(batch)["marks"] & WRONG,
-            lambda batch: (tracked(batch)["marks"] & WRONG) != 0,
+            marks_of(WRONG),
+            has_marks(WRONG),
             word=_meanings,
         ),
         LineColumn(
             Cell(Kind.WORD, _DETAIL),
-            lambda batch: batch.rows["malformed"],
-            lambda batch: batch.rows["malformed"] != Malformed.NONE,
+            packet_column("malformed"),
+            malformed,
             word=lambda why: MALFORMED_TEXT[Malformed(why)],
         ),
-        LineColumn(
-            Cell(Kind.TEXT), _comment_texts, lambda batch: batch.rows["options"] != 0
-        ),
+        LineColumn(Cell(Kind.TEXT), _comment_texts, lambda batch: batch.rows["options"] != 0),
     ]
 
 
@@ -428,24 +414,22 @@ def _header_columns() -> list[LineColumn]:
     columns = [
         LineColumn(
             Cell(Kind.DEC, prefix if name != "op" else f"{_DETAIL}monitor:{prefix}"),
-            lambda batch, name=name: batch.rows["mon"][name],
-            _any_layer,
+            header_column("mon", name),
+            has_monitor,
         )
         for name, prefix in monitor.items()
     ]
     inner = {"len": "; virtio: len ", "type": ", type ", "op": ", op "}
     columns += [
-        LineColumn(Cell(Kind.DEC, prefix), _header(name), _virtio)
+        LineColumn(Cell(Kind.DEC, prefix), _inner(name), has_virtio)
         for name, prefix in inner.items()
     ]
-    columns.append(LineColumn(Cell(Kind.HEX8, ", flags "), _header("flags"), _virtio))
+    columns.append(LineColumn(Cell(Kind.HEX8, ", flags "), _inner("flags"), has_virtio))
     columns += [
-        LineColumn(Cell(Kind.DEC, f"{_DETAIL}frame "), lambda batch: batch.rows["number"]),
-        LineColumn(Cell(Kind.DEC, ": "), lambda batch: batch.rows["wirelen"]),
-        LineColumn(Cell(Kind.DEC, " bytes, "), lambda batch: batch.rows["caplen"]),
-        LineColumn(
-            Cell(Kind.DEC, " captured, interface "), lambda batch: batch.rows["interface"]
-        ),
+        LineColumn(Cell(Kind.DEC, f"{_DETAIL}frame "), packet_column("number")),
+        LineColumn(Cell(Kind.DEC, ": "), packet_column("wirelen")),
+        LineColumn(Cell(Kind.DEC, " bytes, "), packet_column("caplen")),
+        LineColumn(Cell(Kind.DEC, " captured, interface "), packet_column("interface")),
     ]
     return columns
 

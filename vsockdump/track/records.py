@@ -16,7 +16,7 @@ class Records:
 
     def __init__(self, array: Rows) -> None:
         names = array.dtype.names or ()
-        self._columns = {name: memoryview(array[name]) for name in names}
+        self._columns = {name: memoryview(array[name].data) for name in names}
 
     def __getitem__(self, row: int) -> "_Record":
         return _Record(self._columns, row)

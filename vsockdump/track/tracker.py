@@ -32,8 +32,8 @@ import cython
 import numpy as np
 
 from vsockdump import wire
+from vsockdump.batch import FLAT_DTYPE, TRACKED_DTYPE, Batch, Layers, Malformed
 from vsockdump.batch import NO_TIME as _NO_TIME_PY
-from vsockdump.batch import PACKET_DTYPE, TRACKED_DTYPE, Batch, Layers, Malformed
 from vsockdump.batch import Known as _Known
 from vsockdump.track.marks import Mark as _Mark
 from vsockdump.track.records import Records
@@ -48,9 +48,6 @@ from vsockdump.track.states import (
 from vsockdump.track.store import DEFAULT_CAP, STALL_DTYPE, Store
 
 _NO_TIME = cython.declare(cython.longlong, _NO_TIME_PY)
-# Both headers begin with cid, cid, port and port: three words of 8 bytes, at these indices.
-_MON_WORD = cython.declare(cython.Py_ssize_t, PACKET_DTYPE.fields["mon"][1] // 8)
-_VIRTIO_WORD = cython.declare(cython.Py_ssize_t, PACKET_DTYPE.fields["virtio"][1] // 8)
 _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 _MASK64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 
@@ -123,8 +120,46 @@ _VARIANT_A = cython.declare(cython.int, 1)
 _VARIANT_B = cython.declare(cython.int, 2)
 _NOBODY = cython.declare(cython.int, 2)  # value of `closer` while neither side has closed
 
-# C's view of the store's and the tracked rows: the dtypes of store.py and batch.py, field by
-# field. Cython compares types and offsets when an array is bound, a test compares the names.
+# C's view of the arrays: the dtypes of batch.py and store.py, field by field. Cython compares
+# types and offsets when an array is bound, a test compares the names. Pointers to rows save
+# half of the instructions that indexing takes; uncompiled, Records stand in for them.
+Packet = cython.struct(
+    number=cython.ulonglong,
+    time_ns=cython.longlong,
+    record_offset=cython.ulonglong,
+    record_at=cython.uint,
+    record_len=cython.uint,
+    packet_at=cython.uint,
+    caplen=cython.uint,
+    wirelen=cython.uint,
+    interface=cython.uint,
+    ifindex=cython.uint,
+    payload_at=cython.uint,
+    payload_cap=cython.uint,
+    payload_wire=cython.uint,
+    link_size=cython.uchar,
+    options=cython.uchar,
+    layers=cython.uchar,
+    malformed=cython.uchar,
+    mon_src_cid=cython.ulonglong,
+    mon_dst_cid=cython.ulonglong,
+    mon_src_port=cython.uint,
+    mon_dst_port=cython.uint,
+    mon_op=cython.ushort,
+    mon_t=cython.ushort,
+    mon_len=cython.ushort,
+    mon_reserved=cython.ushort,
+    virtio_src_cid=cython.ulonglong,
+    virtio_dst_cid=cython.ulonglong,
+    virtio_src_port=cython.uint,
+    virtio_dst_port=cython.uint,
+    virtio_len=cython.uint,
+    virtio_type=cython.ushort,
+    virtio_op=cython.ushort,
+    virtio_flags=cython.uint,
+    virtio_buf_alloc=cython.uint,
+    virtio_fwd_cnt=cython.uint,
+)
 Connection = cython.struct(
     number=cython.ulonglong,
     key_low=cython.ulonglong,
@@ -212,6 +247,7 @@ def _records(array):
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _u32(value: cython.longlong) -> cython.uint:
     """A counter as it stands on the wire: mod 2^32."""
     return value & _MASK32
@@ -220,37 +256,19 @@ def _u32(value: cython.longlong) -> cython.uint:
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
+@cython.nogil
 def _step(new: cython.longlong, old: cython.longlong) -> cython.longlong:
     """How far a u32 counter has moved: the signed difference mod 2^32."""
     step: cython.longlong = (new - old) & _MASK32
-    return step - 0x100000000 if step > 0x7FFFFFFF else step
+    return step - _MASK32 - 1 if step > _MASK32 >> 1 else step
 
 
 @cython.cclass
 class _Core:
     """The compiled half of the Tracker: columns of the batch and of the store."""
 
-    # columns read
-    layers: cython.uchar[:]
-    malformed: cython.uchar[:]
-    time_ns: cython.longlong[:]
-    number: cython.ulonglong[:]
-    caplen: cython.uint[:]
-    wirelen: cython.uint[:]
-    interface: cython.uint[:]
-    ifindex: cython.uint[:]
-    payload_at: cython.uint[:]
-    payload_cap: cython.uint[:]
-    payload_wire: cython.uint[:]
-    words: cython.ulonglong[:, ::1]  # the whole rows, 8 bytes each: for the addresses
-    mon_op: cython.ushort[:]
-    len: cython.uint[:]
-    type: cython.ushort[:]
-    op: cython.ushort[:]
-    flags: cython.uint[:]
-    buf_alloc: cython.uint[:]
-    fwd_cnt: cython.uint[:]
-    o: Tracked[::1]  # columns written
+    p: Packet[::1]
+    o: Tracked[::1]
     c: Connection[::1]
     f: Flow[::1]
     s: Stall[::1]  # stalls that ended in this batch
@@ -295,26 +313,7 @@ class _Core:
 
     def bind_batch(self, rows, tracked, stalls) -> None:
         """Look at these arrays from now on."""
-        mon, virtio = rows["mon"], rows["virtio"]
-        self.layers = memoryview(rows["layers"])
-        self.malformed = memoryview(rows["malformed"])
-        self.time_ns = memoryview(rows["time_ns"])
-        self.number = memoryview(rows["number"])
-        self.caplen = memoryview(rows["caplen"])
-        self.wirelen = memoryview(rows["wirelen"])
-        self.interface = memoryview(rows["interface"])
-        self.ifindex = memoryview(rows["ifindex"])
-        self.payload_at = memoryview(rows["payload_at"])
-        self.payload_cap = memoryview(rows["payload_cap"])
-        self.payload_wire = memoryview(rows["payload_wire"])
-        self.words = memoryview(rows.view("u8").reshape(len(rows), -1))
-        self.mon_op = memoryview(mon["op"])
-        self.len = memoryview(virtio["len"])
-        self.type = memoryview(virtio["type"])
-        self.op = memoryview(virtio["op"])
-        self.flags = memoryview(virtio["flags"])
-        self.buf_alloc = memoryview(virtio["buf_alloc"])
-        self.fwd_cnt = memoryview(virtio["fwd_cnt"])
+        self.p = _records(rows.view(FLAT_DTYPE))
         self.o = _records(tracked)
         self.s = _records(stalls)
 
@@ -354,6 +353,7 @@ class _Core:
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _find(
         self,
         low: cython.ulonglong,
@@ -388,63 +388,123 @@ class _Core:
         Returns (row, slots used, stalls ended, first time, last time): the row is count, or
         that at which the store is full.
         """
-        row: cython.Py_ssize_t
+        row: cython.Py_ssize_t = start
         if start == 0:
             self.stalls = 0
-        for row in range(start, count):
-            self.marks = 0
-            if self.time_ns[row] != _NO_TIME:
-                self.clock = self.time_ns[row]
-                if self.clock > self.latest:
-                    self.latest = self.clock
-                if self.earliest == _NO_TIME:
-                    self.earliest = self.clock
-            self.now = self.clock
-            if self.layers[row] != _VIRTIO_LAYER:
-                self._untracked(row)
-            elif not self._virtio(row):
-                return row, self.used, self.stalls, self.earliest, self.latest
-        return count, self.used, self.stalls, self.earliest, self.latest
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def _untracked(self, row: cython.Py_ssize_t) -> cython.void:
-        """A packet without a virtio header: no connection can be told."""
-        self.o[row].conn = 0
-        self.o[row].marks = 0
-        if self.malformed[row] != 0 and self.malformed[row] != _FOREIGN:
-            self.o[row].marks = _M_MALFORMED
-        self.o[row].data_at = self.payload_at[row]
-        self.o[row].data_cap = 0
-        self.o[row].data_len = 0
-        self.o[row].side = 0
-        self.o[row].state = 0
-        self.o[row].known = 0
-        self.o[row].tx_cnt = 0
-        self.o[row].in_flight = 0
-        self.o[row].free = 0
-        self.o[row].granted = 0
+        # Without the GIL, so that a reading thread can go on meanwhile.
+        with cython.nogil:
+            while row < count:
+                if not self._track(self._packet(row), self._tracked(row)):
+                    break
+                row += 1
+        return row, self.used, self.stalls, self.earliest, self.latest
 
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
-    def _tap(self, row: cython.Py_ssize_t) -> cython.uint:
+    @cython.nogil
+    def _packet(self, index: cython.Py_ssize_t) -> cython.pointer(Packet):
+        """A row of the batch."""
+        if cython.compiled:
+            return cython.address(self.p[index])
+        else:  # not after the if: C has no such type
+            return self.p[index]
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _tracked(self, index: cython.Py_ssize_t) -> cython.pointer(Tracked):
+        """A row of the tracked columns."""
+        if cython.compiled:
+            return cython.address(self.o[index])
+        else:  # not after the if: C has no such type
+            return self.o[index]
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _connection(self, index: cython.Py_ssize_t) -> cython.pointer(Connection):
+        """A slot of the store."""
+        if cython.compiled:
+            return cython.address(self.c[index])
+        else:  # not after the if: C has no such type
+            return self.c[index]
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _flow(self, index: cython.Py_ssize_t) -> cython.pointer(Flow):
+        """A flow of the store."""
+        if cython.compiled:
+            return cython.address(self.f[index])
+        else:  # not after the if: C has no such type
+            return self.f[index]
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _track(self, p: cython.pointer(Packet), o: cython.pointer(Tracked)) -> cython.bint:
+        """Track one row; False if the store has no room for its new connection."""
+        self.marks = 0
+        if p.time_ns != _NO_TIME:
+            self.clock = p.time_ns
+            if self.clock > self.latest:
+                self.latest = self.clock
+            if self.earliest == _NO_TIME:
+                self.earliest = self.clock
+        self.now = self.clock
+        if p.layers == _VIRTIO_LAYER:
+            return self._virtio(p, o)
+        self._untracked(p, o)
+        return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _untracked(self, p: cython.pointer(Packet), o: cython.pointer(Tracked)) -> cython.void:
+        """A packet without a virtio header: no connection can be told."""
+        o.conn = 0
+        o.marks = 0
+        if p.malformed != 0 and p.malformed != _FOREIGN:
+            o.marks = _M_MALFORMED
+        o.data_at = p.payload_at
+        o.data_cap = 0
+        o.data_len = 0
+        o.side = 0
+        o.state = 0
+        o.known = 0
+        o.tx_cnt = 0
+        o.in_flight = 0
+        o.free = 0
+        o.granted = 0
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _tap(self, p: cython.pointer(Packet)) -> cython.uint:
         """The place of capture; interfaces that set_taps was not told of share one."""
-        interface: cython.Py_ssize_t = self.interface[row]
+        interface: cython.Py_ssize_t = p.interface
         return self.taps[interface] if interface < self.tap_count else _NO_TAP
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _virtio(self, row: cython.Py_ssize_t) -> cython.bint:
+    @cython.nogil
+    def _virtio(self, p: cython.pointer(Packet), o: cython.pointer(Tracked)) -> cython.bint:
         """Track one packet; False if the store has no room for its new connection."""
-        low: cython.ulonglong = self.words[row, _VIRTIO_WORD]
-        high: cython.ulonglong = self.words[row, _VIRTIO_WORD + 1]
-        ports: cython.ulonglong = self.words[row, _VIRTIO_WORD + 2]  # source, target << 32
-        swapped: cython.ulonglong = (ports >> 32 | ports << 32) & _MASK64
+        low: cython.ulonglong = p.virtio_src_cid
+        high: cython.ulonglong = p.virtio_dst_cid
+        source: cython.ulonglong = p.virtio_src_port
+        target: cython.ulonglong = p.virtio_dst_port
+        ports: cython.ulonglong
         place: cython.ulonglong
         is_high: cython.bint
-        op: cython.int = self.op[row]
-        kind: cython.int = self.type[row]
+        op: cython.int = p.virtio_op
+        kind: cython.int = p.virtio_type
         at: cython.Py_ssize_t
         slot: cython.Py_ssize_t
         side: cython.int
@@ -452,14 +512,14 @@ class _Core:
         # a guest's own), the other end is local too and answers from CID 1.
         if low == _LOCAL:
             high = _LOCAL
-        place = self._tap(row)
-        place = place << 33 | cython.cast(cython.ulonglong, self.ifindex[row]) << 1
+        place = self._tap(p)
+        place = place << 33 | cython.cast(cython.ulonglong, p.ifindex) << 1
         if kind == _DGRAM:
             place |= 1
-        # Compared as numbers, (target, source) is larger where the target's port is.
-        is_high = low > high or (low == high and swapped > ports)
+        is_high = low > high or (low == high and source > target)
         if is_high:
-            low, high, ports = high, low, swapped
+            low, high, source, target = high, low, target, source
+        ports = target << 32 | source
         at = self._find(low, high, ports, place)
         slot = self.table[at] - 1
         if slot < 0 or op == _REQUEST or (op == _RESPONSE and self.terminal[self.c[slot].state]):
@@ -474,21 +534,25 @@ class _Core:
             self.c[slot].key_high = high
             self.c[slot].key_ports = ports
             self.c[slot].key_place = place
-            self._begin(slot, row, op, kind, is_high)
-        side = is_high ^ self.c[slot].flip
-        self._compare_headers(row, op, kind)
-        if kind != self.c[slot].type:
+            self._begin(slot, p, op, kind, is_high)
+        c: cython.pointer(Connection) = self._connection(slot)
+        side = is_high ^ c.flip
+        f: cython.pointer(Flow) = self._flow(2 * slot + side)
+        g: cython.pointer(Flow) = self._flow(2 * slot + 1 - side)
+        self._compare_headers(p, op, kind)
+        if kind != c.type:
             self.marks |= _M_TYPE_CHANGED
-        self._payload(row, 2 * slot + side, op)
+        self._payload(p, o, f, op)
         if kind != _DGRAM:
-            self._take_credit(row, 2 * slot + side, 2 * slot + 1 - side, op)
-        self._lifecycle(row, slot, side, op)
-        self._count(row, slot, 2 * slot + side, op)
-        self._write(row, slot, side)
+            self._take_credit(p, f, g, op)
+        self._lifecycle(p, slot, c, side, op)
+        self._count(p, c, f, op)
+        self._write(p, o, slot, c, f, g, side)
         return True
 
     @cython.cfunc
     @cython.exceptval(check=False)
+    @cython.nogil
     def _replace(self, slot: cython.Py_ssize_t) -> cython.void:
         """A new connection takes the tuple of this one."""
         state: cython.int = self.c[slot].state
@@ -507,20 +571,21 @@ class _Core:
 
     @cython.cfunc
     @cython.exceptval(check=False)
+    @cython.nogil
     def _begin(
         self,
         slot: cython.Py_ssize_t,
-        row: cython.Py_ssize_t,
+        p: cython.pointer(Packet),
         op: cython.int,
         kind: cython.int,
         is_high: cython.bint,
     ) -> cython.void:
         """Fill a fresh slot from a connection's first packet."""
         reverse: cython.bint = op == _RESPONSE
-        source_cid: cython.ulonglong = self.words[row, _VIRTIO_WORD]
-        target_cid: cython.ulonglong = self.words[row, _VIRTIO_WORD + 1]
-        source: cython.uint = self.words[row, _VIRTIO_WORD + 2] & _MASK32
-        target: cython.uint = self.words[row, _VIRTIO_WORD + 2] >> 32
+        source_cid: cython.ulonglong = p.virtio_src_cid
+        target_cid: cython.ulonglong = p.virtio_dst_cid
+        source: cython.uint = p.virtio_src_port
+        target: cython.uint = p.virtio_dst_port
         known: cython.bint = op == _REQUEST or op == _RESPONSE
         self.connections += 1
         self.c[slot].number = self.connections
@@ -536,11 +601,11 @@ class _Core:
             self.c[slot].acceptor_port = target
         self.c[slot].flip = is_high ^ reverse
         self.c[slot].side_known = known
-        self.c[slot].first_packet = self.number[row]
+        self.c[slot].first_packet = p.number
         self.c[slot].first_ns = self.now
         self.c[slot].ended_ns = _NO_TIME
         self.c[slot].marks = 0
-        self.c[slot].tap = self._tap(row)
+        self.c[slot].tap = self._tap(p)
         self.c[slot].type = kind
         self.c[slot].closer = _NOBODY
         self.c[slot].ended = 0
@@ -560,51 +625,58 @@ class _Core:
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _compare_headers(
-        self, row: cython.Py_ssize_t, op: cython.int, kind: cython.int
+        self, p: cython.pointer(Packet), op: cython.int, kind: cython.int
     ) -> cython.void:
         """What the two headers say against each other and against the specification."""
         expected: cython.int = 0
         if (
-            self.words[row, _MON_WORD] != self.words[row, _VIRTIO_WORD]
-            or self.words[row, _MON_WORD + 1] != self.words[row, _VIRTIO_WORD + 1]
-            or self.words[row, _MON_WORD + 2] != self.words[row, _VIRTIO_WORD + 2]
+            p.mon_src_cid != p.virtio_src_cid
+            or p.mon_dst_cid != p.virtio_dst_cid
+            or p.mon_src_port != p.virtio_src_port
+            or p.mon_dst_port != p.virtio_dst_port
         ):
             self.marks |= _M_ADDRESSES
         if op == 0 or op > _LAST_OP:
             self.marks |= _M_UNKNOWN_OP
         else:
             expected = self.outer_op[op]
-        if self.mon_op[row] != expected:
+        if p.mon_op != expected:
             self.marks |= _M_OP_MISMATCH
         if kind < _STREAM or kind > _DGRAM:
             self.marks |= _M_UNKNOWN_TYPE
-        if self.malformed[row] != 0:
+        if p.malformed != 0:
             self.marks |= _M_MALFORMED
 
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _payload(
-        self, row: cython.Py_ssize_t, flow: cython.Py_ssize_t, op: cython.int
+        self,
+        p: cython.pointer(Packet),
+        o: cython.pointer(Tracked),
+        f: cython.pointer(Flow),
+        op: cython.int,
     ) -> cython.void:
         """Which bytes of the frame are the stream's, and what sending them does."""
-        size: cython.longlong = self.len[row]
-        whole: cython.longlong = self.payload_wire[row]
-        have: cython.longlong = self.payload_cap[row]
+        size: cython.longlong = p.virtio_len
+        whole: cython.longlong = p.payload_wire
+        have: cython.longlong = p.payload_cap
         skip: cython.longlong = 0
         if op != _RW:
             if size != 0:
                 self.marks |= _M_CONTROL_PAYLOAD
-            self.o[row].data_at = self.payload_at[row]
-            self.o[row].data_cap = 0
-            self.o[row].data_len = 0
+            o.data_at = p.payload_at
+            o.data_cap = 0
+            o.data_len = 0
             return
         if whole > size:
             self.marks |= _M_TAP_REPEAT
-            skip = self._repeat_offset(flow, whole, size)
+            skip = self._repeat_offset(f, whole, size)
         else:
-            self.f[flow].repeat_wire = 0
+            f.repeat_wire = 0
             if whole < size:
                 self.marks |= _M_SHORT_PAYLOAD
         have -= skip
@@ -612,132 +684,139 @@ class _Core:
             have = 0
         if have > size:
             have = size
-        if have < size and self.caplen[row] < self.wirelen[row]:
+        if have < size and p.caplen < p.wirelen:
             self.marks |= _M_CUT
-        self.o[row].data_at = self.payload_at[row] + (skip if have > 0 else 0)
-        self.o[row].data_cap = have
-        self.o[row].data_len = size
-        self.f[flow].bytes += size
-        self.f[flow].tx += size
-        if self.f[flow].shut & _SEND:
+        o.data_at = p.payload_at + (skip if have > 0 else 0)
+        o.data_cap = have
+        o.data_len = size
+        f.bytes += size
+        f.tx += size
+        if f.shut & _SEND:
             self.marks |= _M_AFTER_SHUTDOWN
 
     @cython.cfunc
     @cython.exceptval(check=False)
+    @cython.nogil
     def _repeat_offset(
-        self, flow: cython.Py_ssize_t, whole: cython.longlong, size: cython.longlong
+        self, f: cython.pointer(Flow), whole: cython.longlong, size: cython.longlong
     ) -> cython.longlong:
         """Where a piece's own bytes begin in a frame that carries more than them."""
-        last: cython.longlong = self.f[flow].repeat_wire
+        last: cython.longlong = f.repeat_wire
         skip: cython.longlong = 0
         if last != 0:
-            if whole == last - self.f[flow].repeat_len:
-                self.f[flow].repeat_variant = _VARIANT_A
-            elif (
-                whole == last
-                and self.f[flow].repeat_variant != _VARIANT_A
-                and self.f[flow].repeat_sum + size <= whole
-            ):
-                self.f[flow].repeat_variant = _VARIANT_B
-                skip = self.f[flow].repeat_sum
-        self.f[flow].repeat_wire = whole
-        self.f[flow].repeat_len = size
-        self.f[flow].repeat_sum = skip + size
+            if whole == last - f.repeat_len:
+                f.repeat_variant = _VARIANT_A
+            elif whole == last and f.repeat_variant != _VARIANT_A and f.repeat_sum + size <= whole:
+                f.repeat_variant = _VARIANT_B
+                skip = f.repeat_sum
+        f.repeat_wire = whole
+        f.repeat_len = size
+        f.repeat_sum = skip + size
         if skip + size == whole:  # variant B: that was the last piece
-            self.f[flow].repeat_wire = 0
+            f.repeat_wire = 0
         return skip
 
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _take_credit(
         self,
-        row: cython.Py_ssize_t,
-        flow: cython.Py_ssize_t,
-        peer: cython.Py_ssize_t,
+        p: cython.pointer(Packet),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
         op: cython.int,
     ) -> cython.void:
         """Take buf_alloc and fwd_cnt of the sender, and judge what it has sent.
 
-        `flow` is what the packet's sender sends, `peer` what it receives: its fwd_cnt
-        counts the bytes of `peer`.
+        `f` is what the packet's sender sends, `g` what it receives: its fwd_cnt counts the
+        bytes of `g`.
         """
-        buf: cython.longlong = self.buf_alloc[row]
-        fwd: cython.longlong = self.fwd_cnt[row]
+        buf: cython.longlong = p.virtio_buf_alloc
+        fwd: cython.longlong = p.virtio_fwd_cnt
         step: cython.longlong
         if op == _RST and buf == 0 and fwd == 0:
             self.marks |= _M_NO_SOCKET
         elif buf != 0:
-            if self.f[flow].credit_seen:
-                step = _step(fwd, self.f[flow].fwd)
+            if f.credit_seen:
+                step = _step(fwd, f.fwd)
                 if step < 0:
                     if op == _RST:  # nothing counts any more, and user-space devices send 0
                         return
                     self.marks |= _M_FWD_BACK
-                self.f[flow].fwd += step
-                if self.f[flow].fwd + buf > self.f[flow].limit:
-                    self.f[flow].limit = self.f[flow].fwd + buf
+                f.fwd += step
+                if f.fwd + buf > f.limit:
+                    f.limit = f.fwd + buf
             else:
-                self.f[flow].credit_seen = 1
-                self.f[flow].fwd = fwd
-                self.f[flow].limit = fwd + buf
-            self.f[flow].buf = buf
-            if self.f[peer].tx_known:
-                if self.f[flow].fwd > self.f[peer].tx:
+                f.credit_seen = 1
+                f.fwd = fwd
+                f.limit = fwd + buf
+            f.buf = buf
+            if g.tx_known:
+                if f.fwd > g.tx:
                     self.marks |= _M_FWD_AHEAD
-                    self.f[peer].tx_known = 0
-                    self.f[peer].base_set = 0
-            if not self.f[peer].tx_known:
-                self._bound_below(peer, flow)
-        if op == _RW and self.f[peer].credit_seen:
-            if not self.f[flow].tx_known:
-                self._bound_above(flow, peer)
-            elif self.f[flow].tx > self.f[peer].limit:
+                    g.tx_known = 0
+                    g.base_set = 0
+            if not g.tx_known:
+                self._bound_below(g, f)
+        if op == _RW and g.credit_seen:
+            if not f.tx_known:
+                self._bound_above(f, g)
+            elif f.tx > g.limit:
                 self.marks |= _M_OVER_CREDIT
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _bound_below(self, flow: cython.Py_ssize_t, peer: cython.Py_ssize_t) -> cython.void:
+    @cython.nogil
+    def _bound_below(self, f: cython.pointer(Flow), g: cython.pointer(Flow)) -> cython.void:
         """An unknown tx_cnt is at least what the peer says it has consumed."""
         least: cython.longlong
-        if not self.f[flow].base_set:
-            self.f[flow].base_set = 1
-            self.f[flow].base = self.f[peer].fwd - self.f[flow].tx
-            self.f[flow].base_low = 0
-            self.f[flow].base_high = self.f[peer].limit - self.f[peer].fwd
+        if not f.base_set:
+            f.base_set = 1
+            f.base = g.fwd - f.tx
+            f.base_low = 0
+            f.base_high = g.limit - g.fwd
         else:
-            least = self.f[peer].fwd - self.f[flow].tx - self.f[flow].base
-            if least > self.f[flow].base_low:
-                self.f[flow].base_low = least
-        self._settle(flow)
+            least = g.fwd - f.tx - f.base
+            if least > f.base_low:
+                f.base_low = least
+        self._settle(f)
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _bound_above(self, flow: cython.Py_ssize_t, peer: cython.Py_ssize_t) -> cython.void:
+    @cython.nogil
+    def _bound_above(self, f: cython.pointer(Flow), g: cython.pointer(Flow)) -> cython.void:
         """An unknown tx_cnt is at most what the peer has ever allowed."""
         most: cython.longlong
-        if self.f[flow].base_set:
-            most = self.f[peer].limit - self.f[flow].tx - self.f[flow].base
-            if most < self.f[flow].base_high:
-                self.f[flow].base_high = most
-            self._settle(flow)
+        if f.base_set:
+            most = g.limit - f.tx - f.base
+            if most < f.base_high:
+                f.base_high = most
+            self._settle(f)
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _settle(self, flow: cython.Py_ssize_t) -> cython.void:
+    @cython.nogil
+    def _settle(self, f: cython.pointer(Flow)) -> cython.void:
         """Where the bounds meet, tx_cnt is known from here on."""
-        if self.f[flow].base_low == self.f[flow].base_high:
-            self.f[flow].tx += self.f[flow].base + self.f[flow].base_low
-            self.f[flow].tx_known = 1
+        if f.base_low == f.base_high:
+            f.tx += f.base + f.base_low
+            f.tx_known = 1
 
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _lifecycle(
-        self, row: cython.Py_ssize_t, slot: cython.Py_ssize_t, side: cython.int, op: cython.int
+        self,
+        p: cython.pointer(Packet),
+        slot: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
+        side: cython.int,
+        op: cython.int,
     ) -> cython.void:
         """Work out the packet's event and look the next state up."""
-        state: cython.int = self.c[slot].state
+        state: cython.int = c.state
         event: cython.int = _EV_NOTHING
         following: cython.int
         if op == _RW or op > _RW:
@@ -748,25 +827,26 @@ class _Core:
             # A connection from a port to itself has one end in the key: take it as answer.
             if side == 1 or self._to_itself(slot):
                 event = _EV_RESPONSE
-                if state == _CONNECTING and self.now - self.c[slot].first_ns > _CONNECT_TIMEOUT:
+                if state == _CONNECTING and self.now - c.first_ns > _CONNECT_TIMEOUT:
                     event = _EV_LATE_RESPONSE
                     self.marks |= _M_LATE_RESPONSE
         elif op == _SHUTDOWN:
-            event = self._shutdown(row, slot, side)
+            event = self._shutdown(p, slot, side)
             if state == _CONNECTING:
                 self.marks |= _M_NOT_ESTABLISHED
         elif op == _RST:
             event = self._rst(slot, side)
         following = self.next_state[state * _EVENTS + event]
         if following != state:
-            self.c[slot].state = following
+            c.state = following
             if self.terminal[following]:
-                self.c[slot].ended_ns = self.now
-                self._end_stall(slot, 0, self.now, self.number[row])
-                self._end_stall(slot, 1, self.now, self.number[row])
+                c.ended_ns = self.now
+                self._end_stall(slot, 0, self.now, p.number)
+                self._end_stall(slot, 1, self.now, p.number)
 
     @cython.cfunc
     @cython.exceptval(check=False)
+    @cython.nogil
     def _to_itself(self, slot: cython.Py_ssize_t) -> cython.bint:
         """Whether both ends have the same address, as a socket connected to itself does."""
         ports: cython.ulonglong = self.c[slot].key_ports
@@ -774,14 +854,15 @@ class _Core:
 
     @cython.cfunc
     @cython.exceptval(check=False)
+    @cython.nogil
     def _shutdown(
-        self, row: cython.Py_ssize_t, slot: cython.Py_ssize_t, side: cython.int
+        self, p: cython.pointer(Packet), slot: cython.Py_ssize_t, side: cython.int
     ) -> cython.int:
         """Which directions have ended by now; SHUTDOWN flags are permanent."""
         mine: cython.Py_ssize_t = 2 * slot + side
         before: cython.int = self.c[slot].ended
         ended: cython.int = 0
-        self.f[mine].shut = self.f[mine].shut | (self.flags[row] & (_SEND | _RCV))
+        self.f[mine].shut = self.f[mine].shut | (p.virtio_flags & (_SEND | _RCV))
         if self.f[mine].shut == _SEND | _RCV and self.f[mine].closed_ns == _NO_TIME:
             self.f[mine].closed_ns = self.now
             if self.c[slot].closer == _NOBODY:
@@ -799,6 +880,7 @@ class _Core:
 
     @cython.cfunc
     @cython.exceptval(check=False)
+    @cython.nogil
     def _rst(self, slot: cython.Py_ssize_t, side: cython.int) -> cython.int:
         """What an RST by `side` means to the connection."""
         state: cython.int = self.c[slot].state
@@ -819,66 +901,71 @@ class _Core:
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _count(
         self,
-        row: cython.Py_ssize_t,
-        slot: cython.Py_ssize_t,
-        flow: cython.Py_ssize_t,
+        p: cython.pointer(Packet),
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
         op: cython.int,
     ) -> cython.void:
         """Totals of the connection and of the flow."""
-        self.c[slot].last_packet = self.number[row]
-        self.c[slot].last_ns = self.now
-        self.f[flow].packets += 1
-        self.f[flow].frame_bytes += self.wirelen[row]
+        c.last_packet = p.number
+        c.last_ns = self.now
+        f.packets += 1
+        f.frame_bytes += p.wirelen
         if op == _CREDIT_UPDATE:
-            if self.f[flow].updates == 0:
-                self.f[flow].first_update_ns = self.now
-            self.f[flow].updates += 1
-            self.f[flow].last_update_ns = self.now
+            if f.updates == 0:
+                f.first_update_ns = self.now
+            f.updates += 1
+            f.last_update_ns = self.now
 
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _free(
         self,
-        row: cython.Py_ssize_t,
+        p: cython.pointer(Packet),
         slot: cython.Py_ssize_t,
-        flow: cython.Py_ssize_t,
-        peer: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
     ) -> cython.longlong:
-        """Free credit of the sender of `flow`, or -1 where it is not known.
+        """Free credit of `side`, the sender of `f`, or -1 where it is not known.
 
         Keeps the smallest value and the stalls: a sender stalls from the packet that uses
         its last free byte up to the one that gives it some.
         """
         flight: cython.longlong
         window: cython.longlong
-        if not self.f[flow].tx_known or not self.f[peer].credit_seen:
+        if not f.tx_known or not g.credit_seen:
             return -1
-        flight = self.f[flow].tx - self.f[peer].fwd
-        window = self.f[peer].buf
-        if self.f[flow].credit_seen and self.f[flow].buf < window:
-            window = self.f[flow].buf
+        flight = f.tx - g.fwd
+        window = g.buf
+        if f.credit_seen and f.buf < window:
+            window = f.buf
         window -= flight
         if window < 0:
             window = 0
-        if self.terminal[self.c[slot].state]:
+        if self.terminal[c.state]:
             return window
-        self.f[flow].free_seen = 1
-        if window < self.f[flow].min_free:
-            self.f[flow].min_free = window
-        if flight > self.f[flow].max_in_flight:
-            self.f[flow].max_in_flight = flight if flight < _MASK32 else _MASK32
+        f.free_seen = 1
+        if window < f.min_free:
+            f.min_free = window
+        if flight > f.max_in_flight:
+            f.max_in_flight = flight if flight < _MASK32 else _MASK32
         if window == 0:
-            if self.f[flow].stalled_since == _NO_TIME:
-                self.f[flow].stalled_since = self.now
-        elif self.f[flow].stalled_since != _NO_TIME:
-            self._end_stall(slot, flow - 2 * slot, self.now, self.number[row])
+            if f.stalled_since == _NO_TIME:
+                f.stalled_since = self.now
+        elif f.stalled_since != _NO_TIME:
+            self._end_stall(slot, side, self.now, p.number)
         return window
 
     @cython.cfunc
     @cython.exceptval(check=False)
+    @cython.nogil
     def _end_stall(
         self,
         slot: cython.Py_ssize_t,
@@ -908,41 +995,47 @@ class _Core:
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _write(
-        self, row: cython.Py_ssize_t, slot: cython.Py_ssize_t, side: cython.int
+        self,
+        p: cython.pointer(Packet),
+        o: cython.pointer(Tracked),
+        slot: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
     ) -> cython.void:
         """Fill the row's tracked columns."""
-        flow: cython.Py_ssize_t = 2 * slot + side
-        peer: cython.Py_ssize_t = 2 * slot + 1 - side
-        known: cython.uchar = _K_SIDE if self.c[slot].side_known else 0
+        known: cython.uchar = _K_SIDE if c.side_known else 0
         free: cython.longlong = -1
         granted: cython.longlong = -1
-        self.o[row].tx_cnt = 0
-        self.o[row].in_flight = 0
-        self.o[row].free = 0
-        self.o[row].granted = 0
-        if self.type[row] != _DGRAM:
-            free = self._free(row, slot, flow, peer)
-            granted = self._free(row, slot, peer, flow)
-            if self.f[flow].tx_known:
+        o.tx_cnt = 0
+        o.in_flight = 0
+        o.free = 0
+        o.granted = 0
+        if p.virtio_type != _DGRAM:
+            free = self._free(p, slot, c, f, g, side)
+            granted = self._free(p, slot, c, g, f, 1 - side)
+            if f.tx_known:
                 known |= _K_TX
-                self.o[row].tx_cnt = _u32(self.f[flow].tx)
+                o.tx_cnt = _u32(f.tx)
             if free >= 0:
                 known |= _K_FREE | _K_IN_FLIGHT
-                self.o[row].free = free
-                self.o[row].in_flight = _u32(self.f[flow].tx - self.f[peer].fwd)
-                if free == 0 and self.op[row] == _RW:
+                o.free = free
+                o.in_flight = _u32(f.tx - g.fwd)
+                if free == 0 and p.virtio_op == _RW:
                     self.marks |= _M_ZERO_CREDIT
             if granted >= 0:
                 known |= _K_GRANTED
-                self.o[row].granted = granted
+                o.granted = granted
         if self.marks:
-            self.c[slot].marks |= self.marks
-        self.o[row].conn = self.c[slot].number
-        self.o[row].marks = self.marks
-        self.o[row].side = side
-        self.o[row].state = self.c[slot].state
-        self.o[row].known = known
+            c.marks |= self.marks
+        o.conn = c.number
+        o.marks = self.marks
+        o.side = side
+        o.state = c.state
+        o.known = known
 
 
 class Tracker:
@@ -994,7 +1087,9 @@ class Tracker:
         """
         now = self.last_ns if now_ns is None else now_ns
         live = self.store.connections[: self.store.used]
-        late = (live["state"] == State.CONNECTING) & (now - live["first_ns"] > CONNECT_TIMEOUT_NS)
+        late = (live["state"] == int(State.CONNECTING)) & (
+            now - live["first_ns"] > CONNECT_TIMEOUT_NS
+        )
         live["state"][late] = State.TIMED_OUT
         live["ended_ns"][late] = live["first_ns"][late] + CONNECT_TIMEOUT_NS
 

@@ -113,29 +113,31 @@ class CreditWindows:
         at: cython.Py_ssize_t
         peer: cython.Py_ssize_t
         slot: cython.Py_ssize_t
-        for row in range(count):
-            if conn[row] == 0 or time_ns[row] == _NO_TIME:
-                continue
-            flow = 2 * (conn[row] - 1) + side[row]
-            if flow >= cython.cast(cython.ulonglong, self.flows):
-                continue
-            at = flow
-            if known[row] & _K_FREE:
-                slot = self._slot(at, time_ns[row])
-                if free[row] < self.free_view[at, slot]:
-                    self.free_view[at, slot] = free[row]
-                if in_flight[row] > self.flight_view[at, slot]:
-                    self.flight_view[at, slot] = in_flight[row]
-            if known[row] & _K_GRANTED:
-                peer = at ^ 1
-                slot = self._slot(peer, time_ns[row])
-                if granted[row] < self.free_view[peer, slot]:
-                    self.free_view[peer, slot] = granted[row]
-                self.buffer_view[peer, slot] = buf_alloc[row]
+        with cython.nogil:
+            for row in range(count):
+                if conn[row] == 0 or time_ns[row] == _NO_TIME:
+                    continue
+                flow = 2 * (conn[row] - 1) + side[row]
+                if flow >= cython.cast(cython.ulonglong, self.flows):
+                    continue
+                at = flow
+                if known[row] & _K_FREE:
+                    slot = self._slot(at, time_ns[row])
+                    if free[row] < self.free_view[at, slot]:
+                        self.free_view[at, slot] = free[row]
+                    if in_flight[row] > self.flight_view[at, slot]:
+                        self.flight_view[at, slot] = in_flight[row]
+                if known[row] & _K_GRANTED:
+                    peer = at ^ 1
+                    slot = self._slot(peer, time_ns[row])
+                    if granted[row] < self.free_view[peer, slot]:
+                        self.free_view[peer, slot] = granted[row]
+                    self.buffer_view[peer, slot] = buf_alloc[row]
 
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    @cython.nogil
     def _slot(self, flow: cython.Py_ssize_t, now: cython.longlong) -> cython.Py_ssize_t:
         """The slot of a time; slots are merged until it is one of them."""
         start: cython.longlong = self.start_view[flow]
@@ -153,6 +155,7 @@ class CreditWindows:
 
     @cython.cfunc
     @cython.exceptval(check=False)
+    @cython.nogil
     def _merge(self, flow: cython.Py_ssize_t) -> cython.void:
         """Make the slots of a flow twice as long."""
         slot: cython.Py_ssize_t

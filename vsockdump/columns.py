@@ -1,0 +1,114 @@
+"""Columns and masks of a batch that several views need.
+
+Rules for editors: compare with plain ints.  NumPy takes an IntEnum for an array of int64
+and converts the whole column to it, ten times slower.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from vsockdump.batch import NO_TIME, Batch, Known, Layers, Malformed, Rows
+from vsockdump.wire import Op
+
+Column = NDArray[Any]
+OfBatch = Callable[[Batch], Column]
+
+
+def tracked(batch: Batch) -> Rows:
+    """The tracked columns of a batch that has been through the tracker."""
+    if batch.tracked is None:
+        raise ValueError("this batch has not been tracked")
+    return batch.tracked
+
+
+def packet_column(name: str) -> OfBatch:
+    """A column of PACKET_DTYPE."""
+    return lambda batch: batch.rows[name]
+
+
+def header_column(header: str, name: str) -> OfBatch:
+    """A column of the monitor (`mon`) or virtio header."""
+    return lambda batch: batch.rows[header][name]
+
+
+def tracked_column(name: str) -> OfBatch:
+    """A column of TRACKED_DTYPE."""
+    return lambda batch: tracked(batch)[name]
+
+
+def foreign(batch: Batch) -> Column:
+    """Packets that are not vsock."""
+    mask: Column = batch.rows["malformed"] == int(Malformed.FOREIGN)
+    return mask
+
+
+def malformed(batch: Batch) -> Column:
+    """Packets whose headers could not be read to their end."""
+    mask: Column = batch.rows["malformed"] != int(Malformed.NONE)
+    return mask
+
+
+def timed(batch: Batch) -> Column:
+    """Packets with a time stamp."""
+    mask: Column = batch.rows["time_ns"] != NO_TIME
+    return mask
+
+
+def has_layer(layer: Layers) -> OfBatch:
+    """Packets decoded up to this layer or further."""
+    least = int(layer)
+    return lambda batch: batch.rows["layers"] >= least
+
+
+def ends_at(layer: Layers) -> OfBatch:
+    """Packets decoded up to this layer and no further."""
+    wanted = int(layer)
+    return lambda batch: batch.rows["layers"] == wanted
+
+
+has_virtio = has_layer(Layers.VIRTIO)
+has_monitor = has_layer(Layers.MONITOR)
+
+
+def is_op(op: Op) -> OfBatch:
+    """Packets of this virtio op; without a virtio header the column holds 0."""
+    wanted = int(op)
+    return lambda batch: batch.rows["virtio"]["op"] == wanted
+
+
+def is_known(bit: Known) -> OfBatch:
+    """Packets of which this tracked value is known."""
+    wanted = int(bit)
+    return lambda batch: (tracked(batch)["known"] & wanted) != 0
+
+
+def has_marks(marks: int) -> OfBatch:
+    """Packets with at least one of these marks."""
+    wanted = int(marks)
+    return lambda batch: (tracked(batch)["marks"] & wanted) != 0
+
+
+def marks_of(marks: int) -> OfBatch:
+    """The marks column, reduced to these marks."""
+    wanted = int(marks)
+    return lambda batch: tracked(batch)["marks"] & wanted
+
+
+def has_connection(batch: Batch) -> Column:
+    """Packets that belong to a connection."""
+    mask: Column = tracked(batch)["conn"] != 0
+    return mask
+
+
+def both(*masks: OfBatch) -> OfBatch:
+    """Packets that all the masks hold."""
+
+    def mask(batch: Batch) -> Column:
+        result = masks[0](batch)
+        for other in masks[1:]:
+            result = result & other(batch)
+        return result
+
+    return mask
