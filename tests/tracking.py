@@ -16,7 +16,7 @@ Rules for editors: the helpers hold no opinion about what is right.
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -31,7 +31,7 @@ from simulator import Captured, pcap_bytes
 import vsockdump.track.tracker
 import vsockdump.track.window
 from vsockdump.batch import Batch, Known, Rows
-from vsockdump.capture.reader import FileReader
+from vsockdump.capture.reader import ROWS, FileReader
 from vsockdump.track.marks import words
 from vsockdump.track.states import state_word
 from vsockdump.track.store import DEFAULT_CAP, Store
@@ -56,36 +56,29 @@ def uncompiled(name: str) -> ModuleType:
 # --- packets in ------------------------------------------------------------------------
 
 
-def read(path: str | Path) -> Batch:
-    """A capture file as one batch."""
-    size = Path(path).stat().st_size
-    reader = FileReader(str(path), rows=size // 28 + 1, buffer=size + 1)
-    batches = [batch.copy() for batch in reader.batches()]
-    reader.close()
-    assert len(batches) == 1
-    return batches[0]
+def batches(path: str | Path, rows: int = ROWS) -> Iterator[Batch]:
+    """The packets of a capture file, `rows` at a time."""
+    reader = FileReader(str(path), rows)
+    try:
+        yield from reader.batches()
+    finally:
+        reader.close()
 
 
-def batch_of(packets: Sequence[Captured]) -> Batch:
-    """Packets as one batch."""
+def batches_of(packets: Sequence[Captured], rows: int = ROWS) -> Iterator[Batch]:
+    """Packets as a reader of their capture file gives them."""
     with NamedTemporaryFile(suffix=".pcap") as file:
         file.write(pcap_bytes(packets))
         file.flush()
-        return read(file.name)
-
-
-def pieces(batch: Batch, size: int) -> Iterable[Batch]:
-    """The same packets in batches of `size`, each in memory of its own."""
-    for start in range(0, len(batch), size):
-        rows = batch.rows[start : start + size].copy()
-        yield Batch(rows, batch.buffer, batch.layout)
+        yield from batches(file.name, rows)
 
 
 class Tracking(NamedTuple):
     """All that a tracker made of a capture."""
 
-    batch: Batch
+    rows: Rows
     tracked: Rows
+    data: list[bytes]  # the captured stream bytes of each packet
     stalls: Rows
     tracker: Any
 
@@ -96,55 +89,114 @@ class Tracking(NamedTuple):
         return store
 
     @property
+    def flows(self) -> Rows:
+        """The store's flows."""
+        return self.store.flows[: 2 * self.store.used]
+
+    @property
     def connections(self) -> Rows:
         """The store's connections, by number."""
-        rows = self.store.connections[: self.store.used]
-        return np.sort(rows, order="number")
+        return np.sort(self.store.connections[: self.store.used], order="number")
 
     def connection(self, number: int) -> np.void:
         """The connection of this number."""
-        row: np.void = self.connections[self.connections["number"] == number][0]
+        row: np.void = self.store.connections[self.slot(number)]
         return row
 
     def flow(self, number: int, side: int) -> np.void:
         """What `side` of a connection sent."""
-        rows = self.store.connections[: self.store.used]
-        slot = int(np.flatnonzero(rows["number"] == number)[0])
-        row: np.void = self.store.flows[2 * slot + side]
+        row: np.void = self.store.flows[2 * self.slot(number) + side]
         return row
 
-    def state(self, number: int) -> str:
+    def slot(self, number: int) -> int:
+        """Where the store keeps a connection."""
+        numbers = self.store.connections["number"][: self.store.used]
+        return int(np.flatnonzero(numbers == number)[0])
+
+    def state(self, number: int = 1) -> str:
         """The word for where a connection stands in the end."""
         return state_word(int(self.connection(number)["state"]))
 
-    def data(self, row: int) -> bytes:
-        """The captured stream bytes of a packet."""
-        at = int(self.tracked["data_at"][row])
-        return bytes(self.batch.buffer[at : at + int(self.tracked["data_cap"][row])])
+    def bytes(self, number: int = 1) -> tuple[int, int]:
+        """Stream bytes sent by either side."""
+        return int(self.flow(number, 0)["bytes"]), int(self.flow(number, 1)["bytes"])
 
     def known(self, row: int, flag: Known, name: str) -> int | None:
         """A counter of a packet, None where it is unknown."""
         return int(self.tracked[name][row]) if self.tracked["known"][row] & flag else None
 
+    def marks(self) -> list[list[str]]:
+        """The marks of each packet, in words."""
+        return [words(int(marks)) for marks in self.tracked["marks"]]
+
 
 def track(
-    batch: Batch,
-    size: int = 1 << 30,
+    source: Iterable[Batch],
     module: ModuleType = TRACKER,
+    *,
     cap: int = DEFAULT_CAP,
     taps: Sequence[int] = (0,),
     tracker: Any = None,
 ) -> Tracking:
-    """Feed a batch to a tracker, in batches of `size`."""
+    """Feed batches to a tracker and keep what comes out."""
     tracker = tracker or module.Tracker(cap)
     tracker.set_taps(list(taps))
-    tracked, stalls = [], []
-    for piece in pieces(batch, size):
-        tracker.track(piece)
-        assert piece.tracked is not None
-        tracked.append(piece.tracked.copy())
+    rows, tracked, stalls = [], [], []
+    data: list[bytes] = []
+    for batch in source:
+        after = tracker.track(batch).tracked
+        assert after is not None
+        rows.append(batch.rows.copy())
+        tracked.append(after.copy())
         stalls.append(tracker.stalls.copy())
-    return Tracking(batch, np.concatenate(tracked), np.concatenate(stalls), tracker)
+        data += [
+            bytes(batch.buffer[int(row["data_at"]) :][: int(row["data_cap"])]) for row in after
+        ]
+    return Tracking(
+        np.concatenate(rows), np.concatenate(tracked), data, np.concatenate(stalls), tracker
+    )
+
+
+def track_packets(
+    packets: Sequence[Captured],
+    module: ModuleType = TRACKER,
+    rows: int = ROWS,
+    tracker: Any = None,
+) -> Tracking:
+    """Track packets made by a scenario or the simulator."""
+    return track(batches_of(packets, rows), module, tracker=tracker)
+
+
+def track_file(path: str | Path, module: ModuleType = TRACKER, rows: int = ROWS) -> Tracking:
+    """Track a capture file as the program does, its end included."""
+    reader = FileReader(str(path), rows)
+    tracker = module.Tracker()
+    tracking = track(_with_taps(reader, tracker), tracker=tracker)
+    tracker.finish()
+    reader.close()
+    return tracking
+
+
+def _with_taps(reader: FileReader, tracker: Any) -> Iterator[Batch]:
+    for batch in reader.batches():
+        tracker.set_taps([place.tap for place in reader.interfaces])
+        yield batch
+
+
+def differences(one: Tracking, other: Tracking) -> list[str]:
+    """Names of what is not the same in two trackings."""
+    fields = [
+        ("tracked", one.tracked, other.tracked),
+        ("stalls", one.stalls, other.stalls),
+        ("connections", one.connections, other.connections),
+        ("flows", one.flows, other.flows),
+    ]
+    return [
+        f"{name}.{column}"
+        for name, left, right in fields
+        for column in left.dtype.names or ()
+        if not np.array_equal(left[column], right[column])
+    ] + ["data"] * (one.data != other.data)
 
 
 # --- charts ----------------------------------------------------------------------------
@@ -160,7 +212,7 @@ _COLUMNS: Final[dict[str, Callable[[Tracking, int], object]]] = {
     "granted": lambda it, row: it.known(row, Known.GRANTED, "granted"),
     "len": lambda it, row: int(it.tracked["data_len"][row]),
     "cap": lambda it, row: int(it.tracked["data_cap"][row]),
-    "data": lambda it, row: it.data(row).decode(),
+    "data": lambda it, row: it.data[row].decode(),
 }
 
 
@@ -197,23 +249,24 @@ def packets_of(chart: str) -> list[Packet]:
 def check(
     chart: str,
     module: ModuleType = TRACKER,
+    *,
     taps: Sequence[int] = (0,),
     adapt: Callable[[Rows], None] | None = None,
 ) -> Tracking:
     """Track a chart's packets and compare line by line; `adapt` changes the rows first."""
     expected = [_expected(line) for line in _lines(chart)]
-    batch = batch_of(packets_of(chart))
+    source = [batch.copy() for batch in batches_of(packets_of(chart))]
     if adapt is not None:
-        adapt(batch.rows)
-    tracking = track(batch, module=module, taps=taps)
+        adapt(source[0].rows)
+    tracking = track(source, module, taps=taps)
     found = [
         _Expected(
             line.packet,
             state_word(int(tracking.tracked["state"][row])),
             {name: _shown(_COLUMNS[name](tracking, row)) for name in line.values},
-            words(int(tracking.tracked["marks"][row])),
+            marks,
         )
-        for row, line in enumerate(expected)
+        for row, (line, marks) in enumerate(zip(expected, tracking.marks(), strict=True))
     ]
     assert expected == found
     return tracking

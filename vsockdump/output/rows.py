@@ -82,6 +82,7 @@ _LARGEST_U32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 _PAIRS = cython.declare(bytes, b"".join(b"%02d" % number for number in range(100)))
 
 _NUMBER_ROOM = 32  # characters that any number or time fits in
+_SLACK = 16  # bytes behind the literals and the output that a literal's copy may touch
 _BUFFER = 1 << 18
 
 
@@ -114,6 +115,7 @@ class RowWriter:
     fixed: cython.Py_ssize_t
     texts: list
     has_sizes: cython.bint
+    grows: cython.bint  # whether a row can take more than `fixed` characters
 
     def __init__(self, cells, capacity: int, end: str = "\n") -> None:
         count = len(cells)
@@ -121,6 +123,7 @@ class RowWriter:
         self.kinds = memoryview(np.array([c.kind for c in cells], "i4"))
         self.digits = memoryview(np.array([c.digits for c in cells], "i4"))
         self.texts = [None] * count
+        self.grows = any(c.kind >= Kind.BYTES for c in cells)
         self.has_sizes = any(Kind.BYTES <= c.kind <= Kind.ASCII_DUMP for c in cells)
         self.lay_out(end)
         self.resize(capacity)
@@ -149,7 +152,7 @@ class RowWriter:
         """Put all literals into one array."""
         pieces: list = []
         prefix_at, missing_at, first, number = [], [], [], []
-        room = len(end) + 1
+        room = len(end) + _SLACK
         for cell in self.cells:
             prefix_at.append(len(pieces))
             pieces.append(cell.prefix)
@@ -167,7 +170,7 @@ class RowWriter:
         spans = np.zeros(len(pieces) + 1, "i4")
         spans[1:] = np.cumsum([len(piece) for piece in pieces])
         self.spans = memoryview(spans)
-        self.literals = memoryview(b"".join(pieces) or b"\0")
+        self.literals = memoryview(b"".join(pieces) + bytes(_SLACK))
         self.prefix_at = memoryview(np.array(prefix_at or [0], "i4"))
         self.missing_at = memoryview(np.array(missing_at or [0], "i4"))
         self.word_first = memoryview(np.array(first or [0], "i4"))
@@ -215,6 +218,8 @@ class RowWriter:
         need: cython.Py_ssize_t = self.fixed
         cell: cython.Py_ssize_t
         kind: cython.int
+        if not self.grows:
+            return need
         for cell in range(cells):
             kind = self.kinds[cell]
             if kind >= _BYTES and self.ok[cell, row]:
@@ -231,17 +236,15 @@ class RowWriter:
     def _literal(self, index: cython.Py_ssize_t) -> cython.void:
         """Copy one literal to the output."""
         start: cython.Py_ssize_t = self.spans[index]
-        end: cython.Py_ssize_t = self.spans[index + 1]
+        size: cython.Py_ssize_t = self.spans[index + 1] - start
         pos: cython.Py_ssize_t = self.pos
-        at: cython.Py_ssize_t
-        if cython.compiled:
-            for at in range(start, end):
-                self.out[pos] = self.literals[at]
-                pos += 1
+        if not cython.compiled:
+            self.out[pos : pos + size] = self.literals[start : start + size]
+        elif size <= 16:  # a copy of constant size is two moves; both arrays have the room
+            memcpy(cython.address(self.out[pos]), cython.address(self.literals[start]), 16)
         else:
-            self.out[pos : pos + end - start] = self.literals[start:end]
-            pos += end - start
-        self.pos = pos
+            memcpy(cython.address(self.out[pos]), cython.address(self.literals[start]), size)
+        self.pos = pos + size
 
     @cython.cfunc
     @cython.inline

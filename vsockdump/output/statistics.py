@@ -389,7 +389,7 @@ class Credit(_OfStore):
         notes = [*_totals(flow, back), *_update_lines(back)]
         notes += self._stall_lines(connection, side, flow)
         yield from render(Table(title, (), (), notes), colour)
-        yield from render(Table("", _WINDOW_COLUMNS, self._window(connection, side)))
+        yield from render(Table("", _WINDOW_COLUMNS, self._window(connection, side, back)))
 
     def _stall_lines(self, connection: np.void, side: int, flow: np.void) -> Iterator[str]:
         stalls = self._stalls_of(connection, side, flow)
@@ -405,21 +405,21 @@ class Credit(_OfStore):
                 open_end if flow["stalled_since"] == start else ""
             )
 
-    def _window(self, connection: np.void, side: int) -> list[tuple[str, ...]]:
+    def _window(self, connection: np.void, side: int, back: np.void) -> list[tuple[str, ...]]:
         return [
-            (f"  {seconds(start - self._tracker.first_ns)}", _number(size), str(flight), str(free))
-            for start, size, flight, free in self._samples(connection, side)
+            (f"  {seconds(start - self._tracker.first_ns)}", str(size), str(flight), str(free))
+            for start, size, flight, free in self._samples(connection, side, back)
         ]
 
     def _samples(
-        self, connection: np.void, side: int
-    ) -> Iterator[tuple[int, int | None, int, int]]:
+        self, connection: np.void, side: int, back: np.void
+    ) -> Iterator[tuple[int, int, int, int]]:
         """(time, buffer, in flight, free) of the slots in which something was seen."""
         kept = self._windows.of(2 * (int(connection["number"]) - 1) + side)
         if kept is None:
             return
         start, width, *columns = kept
-        size: int | None = None
+        size = int(back["buf"])  # until a packet without data tells it for its slot
         slots = zip(*(column.tolist() for column in columns), strict=True)
         for slot, (buffer, flight, free) in enumerate(slots):
             size = buffer or size
@@ -445,7 +445,7 @@ class Credit(_OfStore):
                     "updates": updates,
                     "update_spacing_ns": _spacing(back),
                     "stalls": self._stalls_of(connection, side, flow),
-                    "window": list(self._samples(connection, side)),
+                    "window": list(self._samples(connection, side, back)),
                 },
             )
 

@@ -111,14 +111,14 @@ class TextView:
 
     def _time_columns(self, prefix: str) -> list[LineColumn]:
         digits = 9 if self._options.nano else 6
-        clock = Cell(Kind.CLOCK, prefix, f"{prefix}no time", digits=digits)
+        clock = Cell(Kind.CLOCK, prefix, "no time", digits=digits)
         match self._options.times:
             case 0:
                 return [LineColumn(clock, self._time_of_day, timed)]
             case 1:
                 return []
             case 2:
-                cell = Cell(Kind.SECONDS, prefix, f"{prefix}no time", digits=digits)
+                cell = Cell(Kind.SECONDS, prefix, "no time", digits=digits)
                 return [LineColumn(cell, packet_column("time_ns"), timed)]
             case 4:
                 date = Cell(Kind.WORD, prefix)
@@ -138,20 +138,25 @@ class TextView:
         return _local(batch) % _DAY_NS
 
     def _since_previous(self, batch: Batch) -> Column:
-        times = batch.rows["time_ns"]
-        before = np.empty_like(times)
-        before[1:] = times[:-1]
-        before[:1] = times[:1] if self._previous == NO_TIME else self._previous
+        shown = timed(batch)
+        times = self._in_units(batch.rows["time_ns"][shown])
+        spans = np.zeros(len(batch), np.int64)
         if len(times):
+            before = int(times[0]) if self._previous == NO_TIME else self._previous
+            spans[shown] = np.diff(times, prepend=before)
             self._previous = int(times[-1])
-        return times - before
+        return spans
 
     def _since_first(self, batch: Batch) -> Column:
-        times = batch.rows["time_ns"]
+        times = self._in_units(batch.rows["time_ns"])
         if self._first == NO_TIME:
-            timed = times[times != NO_TIME]
-            self._first = int(timed[0]) if len(timed) else NO_TIME
+            known = times[timed(batch)]
+            self._first = int(known[0]) if len(known) else NO_TIME
         return times - self._first
+
+    def _in_units(self, times: Column) -> Column:
+        """Times cut to what is printed, so that differences are those of the printed times."""
+        return times if self._options.nano else times // 1000 * 1000
 
 
 def _local(batch: Batch) -> Column:
@@ -212,7 +217,7 @@ def _packet_columns(options: TextOptions, space: str) -> list[LineColumn]:
         prefix, space = space + "#", " "
         columns.append(
             LineColumn(
-                Cell(Kind.DEC, prefix, f"{prefix}-"),
+                Cell(Kind.DEC, prefix, "-"),
                 tracked_column("conn"),
                 has_connection,
             )

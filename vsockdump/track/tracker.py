@@ -508,6 +508,7 @@ class _Core:
         at: cython.Py_ssize_t
         slot: cython.Py_ssize_t
         side: cython.int
+        moved: cython.bint = False
         # Only the loopback transport sends from CID 1: whatever CID it addresses (1, 2 or
         # a guest's own), the other end is local too and answers from CID 1.
         if low == _LOCAL:
@@ -544,10 +545,17 @@ class _Core:
             self.marks |= _M_TYPE_CHANGED
         self._payload(p, o, f, op)
         if kind != _DGRAM:
-            self._take_credit(p, f, g, op)
+            moved = self._take_credit(p, f, g, op)
+            if op == _RW:
+                self._judge_sent(f, g)
         self._lifecycle(p, slot, c, side, op)
         self._count(p, c, f, op)
-        self._write(p, o, slot, c, f, g, side)
+        if kind != _DGRAM and not self.terminal[c.state]:
+            if moved or op == _RW:
+                self._note_window(p, slot, f, g, side)
+            if moved:
+                self._note_window(p, slot, g, f, 1 - side)
+        self._write(p, o, c, f, g, side)
         return True
 
     @cython.cfunc
@@ -726,8 +734,8 @@ class _Core:
         f: cython.pointer(Flow),
         g: cython.pointer(Flow),
         op: cython.int,
-    ) -> cython.void:
-        """Take buf_alloc and fwd_cnt of the sender, and judge what it has sent.
+    ) -> cython.bint:
+        """Take buf_alloc and fwd_cnt of the sender; returns whether either is news.
 
         `f` is what the packet's sender sends, `g` what it receives: its fwd_cnt counts the
         bytes of `g`.
@@ -735,35 +743,46 @@ class _Core:
         buf: cython.longlong = p.virtio_buf_alloc
         fwd: cython.longlong = p.virtio_fwd_cnt
         step: cython.longlong
-        if op == _RST and buf == 0 and fwd == 0:
-            self.marks |= _M_NO_SOCKET
-        elif buf != 0:
-            if f.credit_seen:
-                step = _step(fwd, f.fwd)
-                if step < 0:
-                    if op == _RST:  # nothing counts any more, and user-space devices send 0
-                        return
-                    self.marks |= _M_FWD_BACK
-                f.fwd += step
-                if f.fwd + buf > f.limit:
-                    f.limit = f.fwd + buf
-            else:
-                f.credit_seen = 1
-                f.fwd = fwd
-                f.limit = fwd + buf
-            f.buf = buf
-            if g.tx_known:
-                if f.fwd > g.tx:
-                    self.marks |= _M_FWD_AHEAD
-                    g.tx_known = 0
-                    g.base_set = 0
-            if not g.tx_known:
-                self._bound_below(g, f)
-        if op == _RW and g.credit_seen:
-            if not f.tx_known:
-                self._bound_above(f, g)
-            elif f.tx > g.limit:
-                self.marks |= _M_OVER_CREDIT
+        if buf == 0:
+            if op == _RST and fwd == 0:
+                self.marks |= _M_NO_SOCKET
+            return False
+        if f.credit_seen:
+            step = _step(fwd, f.fwd)
+            if step == 0 and buf == f.buf:
+                return False
+            if step < 0:
+                if op == _RST:  # nothing counts any more, and user-space devices send 0
+                    return False
+                self.marks |= _M_FWD_BACK
+            f.fwd += step
+            if f.fwd + buf > f.limit:
+                f.limit = f.fwd + buf
+        else:
+            f.credit_seen = 1
+            f.fwd = fwd
+            f.limit = fwd + buf
+        f.buf = buf
+        if g.tx_known and f.fwd > g.tx:
+            self.marks |= _M_FWD_AHEAD
+            g.tx_known = 0
+            g.base_set = 0
+        if not g.tx_known:
+            self._bound_below(g, f)
+        return True
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _judge_sent(self, f: cython.pointer(Flow), g: cython.pointer(Flow)) -> cython.void:
+        """After data: hold an unknown tx_cnt by the credit, or the sender to it."""
+        if not g.credit_seen:
+            return
+        if not f.tx_known:
+            self._bound_above(f, g)
+        elif f.tx > g.limit:
+            self.marks |= _M_OVER_CREDIT
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -924,44 +943,47 @@ class _Core:
     @cython.inline
     @cython.exceptval(check=False)
     @cython.nogil
-    def _free(
+    def _free(self, f: cython.pointer(Flow), g: cython.pointer(Flow)) -> cython.longlong:
+        """Free credit of the sender of `f`, or -1 where it is not known."""
+        window: cython.longlong = g.buf
+        if not f.tx_known or not g.credit_seen:
+            return -1
+        if f.credit_seen and f.buf < window:
+            window = f.buf
+        window -= f.tx - g.fwd
+        return window if window > 0 else 0
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _note_window(
         self,
         p: cython.pointer(Packet),
         slot: cython.Py_ssize_t,
-        c: cython.pointer(Connection),
         f: cython.pointer(Flow),
         g: cython.pointer(Flow),
         side: cython.int,
-    ) -> cython.longlong:
-        """Free credit of `side`, the sender of `f`, or -1 where it is not known.
+    ) -> cython.void:
+        """Keep the smallest free credit of `side`, the sender of `f`, and its stalls.
 
-        Keeps the smallest value and the stalls: a sender stalls from the packet that uses
-        its last free byte up to the one that gives it some.
+        A sender stalls from the packet that uses its last free byte up to the one that
+        gives it some.
         """
-        flight: cython.longlong
-        window: cython.longlong
-        if not f.tx_known or not g.credit_seen:
-            return -1
-        flight = f.tx - g.fwd
-        window = g.buf
-        if f.credit_seen and f.buf < window:
-            window = f.buf
-        window -= flight
-        if window < 0:
-            window = 0
-        if self.terminal[c.state]:
-            return window
+        free: cython.longlong = self._free(f, g)
+        flight: cython.longlong = f.tx - g.fwd
+        if free < 0:
+            return
         f.free_seen = 1
-        if window < f.min_free:
-            f.min_free = window
+        if free < f.min_free:
+            f.min_free = free
         if flight > f.max_in_flight:
             f.max_in_flight = flight if flight < _MASK32 else _MASK32
-        if window == 0:
+        if free == 0:
             if f.stalled_since == _NO_TIME:
                 f.stalled_since = self.now
         elif f.stalled_since != _NO_TIME:
             self._end_stall(slot, side, self.now, p.number)
-        return window
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1000,7 +1022,6 @@ class _Core:
         self,
         p: cython.pointer(Packet),
         o: cython.pointer(Tracked),
-        slot: cython.Py_ssize_t,
         c: cython.pointer(Connection),
         f: cython.pointer(Flow),
         g: cython.pointer(Flow),
@@ -1015,8 +1036,8 @@ class _Core:
         o.free = 0
         o.granted = 0
         if p.virtio_type != _DGRAM:
-            free = self._free(p, slot, c, f, g, side)
-            granted = self._free(p, slot, c, g, f, 1 - side)
+            free = self._free(f, g)
+            granted = self._free(g, f)
             if f.tx_known:
                 known |= _K_TX
                 o.tx_cnt = _u32(f.tx)

@@ -16,6 +16,7 @@ import numpy as np
 
 from vsockdump.batch import NO_TIME as _NO_TIME_PY
 from vsockdump.batch import Known as _Known
+from vsockdump.wire import Op
 
 SLOTS = 16
 CONNECTIONS = 10_000  # the window over time is kept for this many connections, the first ones
@@ -25,6 +26,7 @@ _SLOTS = cython.declare(cython.Py_ssize_t, SLOTS)
 _NO_TIME = cython.declare(cython.longlong, _NO_TIME_PY)
 _K_FREE = cython.declare(cython.uchar, int(_Known.FREE))
 _K_GRANTED = cython.declare(cython.uchar, int(_Known.GRANTED))
+_RW = cython.declare(cython.int, int(Op.RW))
 _NEVER = cython.declare(cython.uint, 0xFFFFFFFF)
 
 
@@ -85,6 +87,7 @@ class CreditWindows:
             self._grow(min(max(wanted, 2 * self.flows), 2 * CONNECTIONS))
         self.run(
             memoryview(rows["time_ns"]),
+            memoryview(rows["virtio"]["op"]),
             memoryview(rows["virtio"]["buf_alloc"]),
             memoryview(tracked["conn"]),
             memoryview(tracked["side"]),
@@ -98,6 +101,7 @@ class CreditWindows:
     def run(
         self,
         time_ns: cython.longlong[:],
+        op: cython.ushort[:],
         buf_alloc: cython.uint[:],
         conn: cython.ulonglong[:],
         side: cython.uchar[:],
@@ -111,7 +115,6 @@ class CreditWindows:
         row: cython.Py_ssize_t
         flow: cython.ulonglong
         at: cython.Py_ssize_t
-        peer: cython.Py_ssize_t
         slot: cython.Py_ssize_t
         with cython.nogil:
             for row in range(count):
@@ -121,18 +124,20 @@ class CreditWindows:
                 if flow >= cython.cast(cython.ulonglong, self.flows):
                     continue
                 at = flow
-                if known[row] & _K_FREE:
+                # Data takes from the sender's window; other packets give to the receiver's.
+                if op[row] == _RW:
+                    if known[row] & _K_FREE:
+                        slot = self._slot(at, time_ns[row])
+                        if free[row] < self.free_view[at, slot]:
+                            self.free_view[at, slot] = free[row]
+                        if in_flight[row] > self.flight_view[at, slot]:
+                            self.flight_view[at, slot] = in_flight[row]
+                elif known[row] & _K_GRANTED:
+                    at ^= 1
                     slot = self._slot(at, time_ns[row])
-                    if free[row] < self.free_view[at, slot]:
-                        self.free_view[at, slot] = free[row]
-                    if in_flight[row] > self.flight_view[at, slot]:
-                        self.flight_view[at, slot] = in_flight[row]
-                if known[row] & _K_GRANTED:
-                    peer = at ^ 1
-                    slot = self._slot(peer, time_ns[row])
-                    if granted[row] < self.free_view[peer, slot]:
-                        self.free_view[peer, slot] = granted[row]
-                    self.buffer_view[peer, slot] = buf_alloc[row]
+                    if granted[row] < self.free_view[at, slot]:
+                        self.free_view[at, slot] = granted[row]
+                    self.buffer_view[at, slot] = buf_alloc[row]
 
     @cython.cfunc
     @cython.inline

@@ -1,0 +1,873 @@
+"""Tests of the tracker: charts of what each packet means, and the simulator as ground truth.
+
+The charts (see tracking.py) are read like sequence charts; `=>` says what must come out.
+"""
+
+from typing import Final
+
+import numpy as np
+import pytest
+from scenario import pattern
+from tracking import Tracking, check, packets_of, track_packets
+
+from vsockdump.batch import NO_TIME, Rows
+from vsockdump.track.marks import MARKS, Mark, words
+from vsockdump.wire import SocketType
+
+OPENED: Final = """
+    0.000  3:1024 > host:5000 REQUEST               => connecting
+    +1ms   3:1024 < host:5000 RESPONSE              => open
+"""
+
+# --- connections -----------------------------------------------------------------------
+
+
+def ends(tracking: Tracking, number: int = 1) -> tuple[int, int, int, int]:
+    """CID and port of the initiator, then of the acceptor."""
+    row = tracking.connection(number)
+    names = ("initiator_cid", "initiator_port", "acceptor_cid", "acceptor_port")
+    cid, port, peer_cid, peer_port = (int(row[name]) for name in names)
+    return cid, port, peer_cid, peer_port
+
+
+def test_a_connection_from_begin_to_end() -> None:
+    """Connect, data each way, close, and the second RST, which is the same connection."""
+    tracking = check("""
+        0.000  3:1024 > host:5000 REQUEST               => connecting  conn=1 side=0 tx=0
+        +1ms   3:1024 < host:5000 RESPONSE              => open  side=1 free=262144 granted=262144
+        +1ms   3:1024 > host:5000 RW 100                => open  tx=100 flight=100 free=262044
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=100 => open  tx=0 granted=262144
+        +1ms   3:1024 < host:5000 RW 30 fwd=100         => open  tx=30 flight=30 free=262114
+        +1ms   3:1024 > host:5000 SHUTDOWN fwd=30       => closing  tx=100 flight=0 free=262144
+        +1ms   3:1024 < host:5000 RST fwd=100           => closed
+        +9.5s  3:1024 < host:5000 RST fwd=100           => closed  conn=1 side=1 [after the end]
+    """)
+    row = tracking.connection(1)
+    assert (3, 1024, 2, 5000) == ends(tracking)
+    assert (100, 30) == tracking.bytes()
+    assert (1, 8, 0) == (int(row["first_packet"]), int(row["last_packet"]), int(row["closer"]))
+    assert 6_000_000 == row["ended_ns"]
+    assert 9_506_000_000 == row["last_ns"]
+    assert not row["midstream"]
+
+
+def test_connections_are_numbered_by_their_first_packet() -> None:
+    """Interleaved connections keep their numbers, whoever began them."""
+    tracking = check("""
+        0.000  3:1024 > host:5000 REQUEST               => connecting  conn=1 side=0
+        +1ms   host:9 > 3:1024    REQUEST               => connecting  conn=2 side=0
+        +1ms   3:1024 < host:5000 RESPONSE              => open        conn=1 side=1
+        +1ms   4:1024 > host:5000 REQUEST               => connecting  conn=3 side=0
+        +1ms   host:9 < 3:1024    RESPONSE              => open        conn=2 side=1
+        +1ms   host:9 > 3:1024    RW 7                  => open        conn=2 side=0 tx=7
+        +1ms   3:1024 < host:5000 RW 9                  => open        conn=1 side=1 tx=9
+    """)
+    assert [(3, 1024, 2, 5000), (2, 9, 3, 1024), (4, 1024, 2, 5000)] == [
+        ends(tracking, number) for number in (1, 2, 3)
+    ]
+
+
+def test_a_connection_seen_from_its_response_on() -> None:
+    """RESPONSE alone tells who began, and that nothing was sent before; not both buffers."""
+    tracking = check("""
+        0.000  host:5000 > 3:1024 RESPONSE          => open  side=1 tx=0 free=- granted=- [mid-stream]
+        +1ms   3:1024 > host:5000 RW 5 buf=100      => open  side=0 tx=5 free=95
+    """)
+    assert (3, 1024, 2, 5000) == ends(tracking)
+
+
+def test_a_connection_joined_mid_stream() -> None:
+    """Its sides are by order of appearance, not known to be right; its counters are unknown."""
+    tracking = check("""
+        0.000  host:5000 > 3:1024 RW 5 fwd=70       => open  side=- tx=- free=- granted=- [mid-stream]
+        +1ms   3:1024 > host:5000 RW 6              => open  side=- tx=- free=- granted=-
+        +1ms   host:5000 > 3:1024 SHUTDOWN flags=SEND => half-closed-initiator
+    """)
+    row = tracking.connection(1)
+    assert (2, 5000, 3, 1024) == ends(tracking)
+    assert (5, 6) == tracking.bytes()
+    assert (1, 0) == (int(row["midstream"]), int(row["side_known"]))
+
+
+def test_loopback_through_the_host_cid() -> None:
+    """REQUEST goes 1 to 2, all answers come from 1: one connection, its acceptor on 2."""
+    tracking = check("""
+        0.000  local:1024 > host:5000  REQUEST       => connecting  conn=1
+        +1ms   local:5000 > local:1024 RESPONSE      => open        conn=1 side=1
+        +1ms   local:1024 > host:5000  RW 5          => open        conn=1 side=0 tx=5
+        +1ms   local:5000 > local:1024 RST           => reset       conn=1 side=1
+    """)
+    assert (1, 1024, 2, 5000) == ends(tracking)
+
+
+@pytest.mark.parametrize("cid", [1, 2, 3])
+def test_loopback_is_refused_by_the_cid_that_was_called(cid: int) -> None:
+    """The RST of no socket has the REQUEST's addresses exchanged, so it comes from CID 2."""
+    check(f"""
+        0.000  local:1024 > {cid}:5000 REQUEST        => connecting  conn=1 side=0
+        +1ms   local:1024 < {cid}:5000 RST nosock     => refused     conn=1 side=1 [no socket]
+    """)
+
+
+def test_loopback_both_ways_at_once() -> None:
+    """Two loopback connections with the same port numbers at other ends are two."""
+    check("""
+        0.000  local:1 > local:2  REQUEST               => connecting  conn=1
+        +1ms   local:3 > local:2  REQUEST               => connecting  conn=2
+        +1ms   local:1 < local:2  RESPONSE              => open        conn=1 side=1
+        +1ms   local:3 < local:2  RST nosock            => refused     conn=2 side=1 [no socket]
+    """)
+
+
+def test_a_port_connected_to_itself() -> None:
+    """With one address at both ends all packets are the initiator's; nothing breaks."""
+    check("""
+        0.000  local:7 > local:7 REQUEST                => connecting  conn=1 side=0
+        +1ms   local:7 > local:7 RESPONSE               => open        conn=1 side=0
+        +1ms   local:7 > local:7 RW 5                   => open        tx=5 free=-
+        +1ms   local:7 > local:7 CREDIT_UPDATE fwd=5    => open        tx=5 free=-
+        +1ms   local:7 > local:7 SHUTDOWN fwd=5         => closing
+        +1ms   local:7 > local:7 RST fwd=5              => closed
+    """)
+
+
+def test_a_port_refused_by_itself() -> None:
+    """With one address at both ends an RST while connecting is the answer."""
+    check("""
+        0.000  local:7 > local:7 REQUEST                => connecting
+        +1ms   local:7 > local:7 RST nosock             => refused [no socket]
+    """)
+
+
+def test_all_64_bits_of_a_cid_count() -> None:
+    """A CID with reserved bits is another end."""
+    check("""
+        0.000  3:1 > host:5000 REQUEST                  => connecting  conn=1
+        +1ms   0x10000000003:1 > host:5000 REQUEST      => connecting  conn=2
+        +1ms   3:1 < host:5000 RESPONSE                 => open        conn=1
+    """)
+
+
+def test_the_virtio_header_counts() -> None:
+    """A monitor header with other addresses does not change the connection."""
+    check("""
+        0.000  3:1 > host:5000 REQUEST                      => connecting  conn=1
+        +1ms   3:1 < host:5000 RESPONSE mon.dst_port=9      => open  conn=1 [addresses disagree]
+    """)
+
+
+def by_tap(rows: Rows) -> None:
+    """Give every second packet to interface 1."""
+    rows["interface"] = np.arange(len(rows)) % 2
+
+
+TWICE: Final = """
+    0.000  3:1 > host:5000 REQUEST     => connecting  conn={0[0]}
+    +0ms   3:1 > host:5000 REQUEST     => connecting  conn={0[1]}
+    +1ms   3:1 < host:5000 RESPONSE    => open        conn={0[0]}
+    +0ms   3:1 < host:5000 RESPONSE    => open        conn={0[1]}
+"""
+
+
+def test_two_taps_see_two_connections() -> None:
+    """The same addresses on two interfaces are two connections, each with its own count."""
+    tracking = check(TWICE.format((1, 2)), taps=(0, 1), adapt=by_tap)
+    assert [0, 1] == tracking.connections["tap"].tolist()
+
+
+def test_two_interfaces_of_one_tap_see_one() -> None:
+    """Interfaces that are the same place of capture belong together."""
+    chart = """
+        0.000  3:1 > host:5000 REQUEST     => connecting  conn=1
+        +1ms   3:1 < host:5000 RESPONSE    => open        conn=1
+    """
+    check(chart, taps=(5, 5), adapt=by_tap)
+
+
+def test_interface_indices_of_any_are_taps() -> None:
+    """In a capture of `any` the interface index separates connections."""
+
+    def by_index(rows: Rows) -> None:
+        rows["ifindex"] = 7 + np.arange(len(rows)) % 2
+
+    check(TWICE.format((1, 2)), adapt=by_index)
+
+
+def test_datagrams() -> None:
+    """A pair of addresses is one row, without credit, lifecycle or sure sides."""
+    tracking = check("""
+        0.000  3:9 > host:53 RW 40 type=DGRAM        => datagram  conn=1 side=- tx=- free=- len=40
+        +1ms   3:9 < host:53 RW 50 type=DGRAM buf=0  => datagram  conn=1 granted=- len=50
+        +1ms   3:9 > host:53 RW 60 type=DGRAM fwd=99 => datagram  conn=1
+    """)
+    assert (100, 50) == tracking.bytes()
+    assert not tracking.connection(1)["midstream"]
+
+
+def test_stream_and_datagrams_of_one_tuple() -> None:
+    """They are separate, as their ports are; STREAM and SEQPACKET share theirs."""
+    tracking = check("""
+        0.000  3:1024 > host:5000 REQUEST               => connecting  conn=1
+        +1ms   3:1024 > host:5000 RW 8 type=DGRAM       => datagram    conn=2
+        +1ms   3:1024 < host:5000 RESPONSE              => open        conn=1
+        +1ms   3:1024 < host:5000 RW 9 type=DGRAM       => datagram    conn=2
+        +1ms   3:1024 > host:5000 RW 1                  => open        conn=1 tx=1
+        +1ms   3:1024 > host:5000 RW 1 type=SEQPACKET   => open        conn=1 [type changed]
+    """)
+    assert [SocketType.STREAM, SocketType.DGRAM] == tracking.connections["type"].tolist()
+
+
+def test_seqpacket_is_tracked_like_stream() -> None:
+    """SEQPACKET has the same lifecycle and credit."""
+    tracking = check("""
+        0.000  3:1 > host:2 REQUEST type=SEQPACKET                   => connecting
+        +1ms   3:1 < host:2 RESPONSE type=SEQPACKET buf=1000         => open
+        +1ms   3:1 > host:2 RW 600 type=SEQPACKET                    => open  free=400
+        +1ms   3:1 > host:2 RW 400 type=SEQPACKET flags=EOM|EOR      => open  free=0 [credit used up]
+        +1ms   3:1 < host:2 CREDIT_UPDATE type=SEQPACKET buf=1000 fwd=1000 => open  granted=1000
+    """)
+    assert SocketType.SEQPACKET == tracking.connection(1)["type"]
+
+
+def test_unknown_ops_belong_to_their_connection() -> None:
+    """An op or type without a name is marked and changes neither state nor bytes."""
+    tracking = check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 99 7                  => open  conn=1 [unknown op, payload on control]
+        +1ms   3:1024 > host:5000 0                     => open  conn=1 [unknown op]
+        +1ms   3:1024 > host:5000 RW 5 type=9           => open  tx=5 [unknown type, type changed]
+        """
+    )
+    assert (5, 0) == tracking.bytes()
+
+
+def test_packets_without_headers_belong_to_no_connection() -> None:
+    """A frame that ends within its headers is counted by nobody."""
+    tracking = check("""
+        0.000  3:1 > host:2 REQUEST frame=20            => none  conn=0 [malformed]
+        +1ms   3:1 > host:2 REQUEST frame=60            => none  conn=0 [malformed]
+        +1ms   3:1 > host:2 REQUEST cap=70              => none  conn=0 tx=- len=0 [malformed]
+    """)
+    assert 0 == tracking.store.used
+
+
+# --- lifecycle -------------------------------------------------------------------------
+
+
+def test_refused() -> None:
+    """A REQUEST that no socket answers."""
+    tracking = check("""
+        0.000  3:1024 > host:7777 REQUEST               => connecting
+        +1ms   3:1024 < host:7777 RST nosock            => refused  tx=0 free=- [no socket]
+    """)
+    assert 1_000_000 == tracking.connection(1)["ended_ns"]
+
+
+def test_refused_by_a_user_space_guest() -> None:
+    """An RST with credit in it refuses as well."""
+    check("""
+        0.000  host:1024 > 3:6001 REQUEST               => connecting
+        +1ms   host:1024 < 3:6001 RST                   => refused
+    """)
+
+
+def finished(scenario: str, now_ns: int | None = None) -> Tracking:
+    """Track a scenario to its end and judge what only time can tell."""
+    tracking = track_packets(packets_of(scenario))
+    tracking.tracker.finish(now_ns)
+    return tracking
+
+
+def test_connect_timeout() -> None:
+    """A connect that nobody answered has timed out 2 s after its REQUEST."""
+    ignored = "1 host:1024 > 3:6001 REQUEST\n"
+    assert "connecting" == finished(ignored).state()
+    assert "connecting" == finished(ignored + "+2s 9:9 > 8:8 RW").state()
+    assert "connecting" == finished(ignored, 3_000_000_000).state()
+    assert "timed-out" == finished(ignored, 3_000_000_001).state()
+    tracking = finished(ignored + "+2001ms 9:9 > 8:8 RW")
+    assert "timed-out" == tracking.state()
+    assert 3_000_000_000 == tracking.connection(1)["ended_ns"]
+
+
+def test_finish_judges_nothing_else() -> None:
+    """Connections that are open or have ended stay as they are, however late it is."""
+    tracking = finished(
+        """
+        0.000  3:1 > host:2 REQUEST
+        +1ms   3:1 < host:2 RESPONSE
+        +1ms   4:1 > host:2 REQUEST
+        +1ms   4:1 < host:2 RST nosock
+        +99s   5:1 > host:2 RW 1 type=DGRAM
+        """
+    )
+    assert ["open", "refused", "datagram"] == [tracking.state(number) for number in (1, 2, 3)]
+
+
+def test_late_response_then_rst() -> None:
+    """The acceptor answered after the initiator had given up, which says so by RST."""
+    tracking = check("""
+        0.000  host:1 > 3:2 REQUEST                     => connecting
+        +2.5s  host:1 < 3:2 RESPONSE                    => late       [late]
+        +1ms   host:1 > 3:2 RST nosock                  => timed-out  [no socket]
+    """)
+    assert "timed-out" == tracking.state()
+
+
+def test_late_response_that_is_taken() -> None:
+    """With a longer connect timeout set, data shows that the connection stands."""
+    check("""
+        0.000  host:1 > 3:2 REQUEST                     => connecting
+        +2.5s  host:1 < 3:2 RESPONSE                    => late       [late]
+        +1ms   host:1 > 3:2 RW 3                        => open
+    """)
+
+
+def test_half_close_by_the_initiator() -> None:
+    """SHUTDOWN(SEND) ends one direction, the other goes on."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 SHUTDOWN flags=SEND   => half-closed-initiator
+        +1ms   3:1024 < host:5000 RW 9                  => half-closed-initiator
+        +1ms   3:1024 < host:5000 SHUTDOWN              => closing
+        +1ms   3:1024 > host:5000 RST                   => closed
+        """
+    )
+
+
+def test_half_close_by_the_acceptor() -> None:
+    """The same the other way round."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 < host:5000 SHUTDOWN flags=SEND   => half-closed-acceptor
+        +1ms   3:1024 > host:5000 RW 9                  => half-closed-acceptor
+        +1ms   3:1024 > host:5000 SHUTDOWN              => closing
+        +1ms   3:1024 < host:5000 RST                   => closed
+        """
+    )
+
+
+def test_a_reader_that_stops() -> None:
+    """SHUTDOWN(RCV) ends the direction towards its sender."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 SHUTDOWN flags=RCV    => half-closed-acceptor
+        +1ms   3:1024 > host:5000 RW 9                  => half-closed-acceptor
+        +1ms   3:1024 > host:5000 SHUTDOWN flags=SEND   => closing
+        """
+    )
+
+
+def test_both_half_closes() -> None:
+    """Each end stops to send; then the direction of nobody is left."""
+    tracking = check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 SHUTDOWN flags=SEND   => half-closed-initiator
+        +1ms   3:1024 < host:5000 SHUTDOWN flags=SEND   => closing
+        +1ms   3:1024 < host:5000 SHUTDOWN              => closing
+        +1ms   3:1024 > host:5000 RST                   => closed
+        """
+    )
+    assert 1 == tracking.connection(1)["closer"]
+
+
+def test_both_stop_reading_and_sending() -> None:
+    """SHUTDOWN(RCV) by one and SHUTDOWN(SEND) by the other are about the same direction."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 SHUTDOWN flags=SEND   => half-closed-initiator
+        +1ms   3:1024 < host:5000 SHUTDOWN flags=RCV    => half-closed-initiator
+        +1ms   3:1024 < host:5000 SHUTDOWN flags=SEND   => closing
+        """
+    )
+
+
+def test_flags_that_mean_nothing_end_nothing() -> None:
+    """A SHUTDOWN without its two flags leaves the connection open."""
+    check(OPENED + "+1ms 3:1024 > host:5000 SHUTDOWN flags=0xfffffffc => open")
+
+
+def test_reset() -> None:
+    """An RST while anything can still be sent, by either end."""
+    for arrow in "><":
+        tracking = check(OPENED + f"+1ms 3:1024 {arrow} host:5000 RST => reset")
+        assert "><".index(arrow) == tracking.connection(1)["closer"]
+
+
+def test_the_closer_gives_up() -> None:
+    """An RST by the end that closed, after 8 s without an answer."""
+    tracking = check(
+        OPENED
+        + """
+        +1ms   3:1024 < host:5000 SHUTDOWN              => closing
+        +8.1s  3:1024 < host:5000 RST                   => timed-out
+        """
+    )
+    assert 1 == tracking.connection(1)["closer"]
+
+
+def test_the_closer_gives_up_on_a_peer_that_had_half_closed() -> None:
+    """An earlier SHUTDOWN(SEND) by the peer is no answer to the close."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 SHUTDOWN flags=SEND   => half-closed-initiator
+        +1ms   3:1024 < host:5000 SHUTDOWN              => closing
+        +8.1s  3:1024 < host:5000 RST                   => timed-out
+        """
+    )
+
+
+def test_the_closer_aborts() -> None:
+    """SHUTDOWN and RST at once by one end: the other could not finish."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 SHUTDOWN              => closing
+        +1ms   3:1024 > host:5000 RST                   => reset
+        """
+    )
+
+
+def test_both_close_at_once() -> None:
+    """Two SHUTDOWNs that cross, and whoever resets first, are a clean end."""
+    for arrow in "><":
+        check(
+            OPENED
+            + f"""
+            +1ms   3:1024 > host:5000 SHUTDOWN          => closing
+            +1us   3:1024 < host:5000 SHUTDOWN          => closing
+            +1ms   3:1024 {arrow} host:5000 RST         => closed
+            """
+        )
+
+
+def test_a_tuple_is_used_again() -> None:
+    """A REQUEST after the end is a new connection, with counters of its own."""
+    tracking = check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 RW 5                  => open  tx=5
+        +1ms   3:1024 > host:5000 SHUTDOWN              => closing
+        +1ms   3:1024 < host:5000 RST fwd=5             => closed
+        +1s    3:1024 > host:5000 REQUEST               => connecting  conn=2 tx=0
+        +1ms   3:1024 < host:5000 RESPONSE              => open  conn=2 granted=262144
+        +1ms   3:1024 > host:5000 RW 7                  => open  conn=2 tx=7
+        """
+    )
+    assert [(5, 0), (7, 0)] == [tracking.bytes(1), tracking.bytes(2)]
+    assert "closed" == tracking.state(1)
+
+
+def test_a_tuple_is_used_again_from_the_other_end() -> None:
+    """The new connection has its own initiator."""
+    tracking = check("""
+        0.000  3:1 > host:2 REQUEST                     => connecting  conn=1 side=0
+        +1ms   3:1 < host:2 RST nosock                  => refused     conn=1 side=1 [no socket]
+        +1ms   3:1 < host:2 REQUEST                     => connecting  conn=2 side=0
+        +1ms   3:1 > host:2 RESPONSE                    => open        conn=2 side=1
+    """)
+    assert (2, 2, 3, 1) == ends(tracking, 2)
+
+
+def test_a_request_on_an_open_connection() -> None:
+    """Its end was not seen: the old one is replaced, and that is worth a mark."""
+    tracking = check(
+        OPENED
+        + """
+        +1s    3:1024 > host:5000 REQUEST               => connecting  conn=2 [still open]
+        +1ms   3:1024 < host:5000 RESPONSE              => open        conn=2
+        """
+    )
+    assert ["replaced", "open"] == [tracking.state(1), tracking.state(2)]
+    assert 1_001_000_000 == tracking.connection(1)["ended_ns"]
+
+
+def test_a_request_repeated() -> None:
+    """A second REQUEST before any answer is a new attempt; the first one may be overdue."""
+    soon = check("""
+        0.000  3:1 > host:2 REQUEST                     => connecting  conn=1
+        +1s    3:1 > host:2 REQUEST                     => connecting  conn=2
+    """)
+    assert "replaced" == soon.state(1)
+    late = check("""
+        0.000  3:1 > host:2 REQUEST                     => connecting  conn=1
+        +3s    3:1 > host:2 REQUEST                     => connecting  conn=2
+    """)
+    assert "timed-out" == late.state(1)
+    assert 2_000_000_000 == late.connection(1)["ended_ns"]
+
+
+def test_a_response_after_the_end() -> None:
+    """Its REQUEST was not seen: a new connection, begun by the other end."""
+    check("""
+        0.000  3:1 > host:2 REQUEST                     => connecting  conn=1
+        +1ms   3:1 < host:2 RST nosock                  => refused     conn=1 [no socket]
+        +1ms   3:1 < host:2 RESPONSE                    => open        conn=2 side=1 [mid-stream]
+    """)
+
+
+def test_packets_after_the_end_stay_with_their_connection() -> None:
+    """Data that crossed the RST under way is no new connection."""
+    tracking = check(
+        OPENED
+        + """
+        +1ms   3:1024 < host:5000 RST                   => reset  conn=1
+        +1us   3:1024 > host:5000 RW 5                  => reset  conn=1
+        +1us   3:1024 < host:5000 RST nosock            => reset  conn=1 [no socket, after the end]
+        """
+    )
+    assert (5, 0) == tracking.bytes()
+
+
+# --- credit ----------------------------------------------------------------------------
+
+
+def test_the_smaller_buffer_limits() -> None:
+    """A sender uses no more than its own buffer, however large the receiver's is."""
+    check("""
+        0.000  3:1 > host:2 REQUEST buf=1000            => connecting  free=- granted=-
+        +1ms   3:1 < host:2 RESPONSE buf=9000           => open  free=1000 granted=1000
+        +1ms   3:1 > host:2 RW 400 buf=1000             => open  flight=400 free=600
+        +1ms   3:1 < host:2 RW 300 buf=9000             => open  flight=300 free=700 granted=600
+        +1ms   3:1 > host:2 CREDIT_UPDATE buf=5000      => open  free=4600 granted=4700
+    """)
+
+
+def test_a_buffer_that_shrinks_and_grows() -> None:
+    """What is in flight can be more than the new buffer: nothing is free then."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 RW 8000                        => open  free=254144
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=2000         => open  granted=0
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=2000 fwd=7000 => open  granted=1000
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=9000 fwd=7000 => open  granted=8000
+        +1ms   3:1024 > host:5000 RW 8000                        => open  free=0 [credit used up]
+        """
+    )
+
+
+def test_a_receiver_that_allows_nothing() -> None:
+    """buf_alloc 0 is a window of 0, except in the RST of no socket."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 RW 5                      => open   free=262139
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=0 fwd=5 => open   free=0 granted=0
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=5       => open   granted=262144
+        +1ms   3:1024 < host:5000 RST nosock                => reset  granted=262144 [no socket]
+        """
+    )
+
+
+def test_an_rst_of_no_socket_does_not_disturb_credit() -> None:
+    """Its zeros are not counters."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 RW 100                => open   free=262044
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=60  => open   granted=262104
+        +1ms   3:1024 < host:5000 RST nosock            => reset  granted=262104 [no socket]
+        +1ms   3:1024 > host:5000 RW 100                => reset  tx=200 free=262004
+        """
+    )
+
+
+def test_an_rst_with_a_counter_of_0_does_not_disturb_credit() -> None:
+    """User-space devices send their RST with buf_alloc and fwd_cnt 0."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 RW 100                => open   free=262044
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=60  => open   granted=262104
+        +1ms   3:1024 < host:5000 RST fwd=0             => reset  granted=262104
+        """
+    )
+
+
+def stalls(tracking: Tracking) -> list[tuple[int, int, int, int]]:
+    """(side, start in ms, end in ms, packet that ended it)."""
+    return [
+        (
+            int(stall["side"]),
+            int(stall["start_ns"]) // 10**6,
+            int(stall["end_ns"]) // 10**6,
+            int(stall["packet"]),
+        )
+        for stall in tracking.stalls
+    ]
+
+
+STALLED: Final = (
+    OPENED
+    + """
+    +1ms   3:1024 > host:5000 RW 262143             => open  free=1
+    +1ms   3:1024 > host:5000 RW 1                  => open  free=0 [credit used up]
+"""
+)
+
+
+def test_a_stall() -> None:
+    """From the packet that takes the last credit to the one that gives some back."""
+    tracking = check(
+        STALLED
+        + """
+        +500ms 3:1024 < host:5000 RW 10                 => open  granted=0
+        +500ms 3:1024 < host:5000 CREDIT_UPDATE fwd=262144 => open  granted=262144
+        +1ms   3:1024 > host:5000 RW 262144             => open  free=0 [credit used up]
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=262145 => open  granted=1
+        """
+    )
+    flow = tracking.flow(1, 0)
+    assert [(0, 3, 1003, 6), (0, 1004, 1005, 8)] == stalls(tracking)
+    assert (2, 1_001_000_000) == (int(flow["stalls"]), int(flow["stalled_ns"]))
+    assert 1_000_000_000 == flow["longest_stall_ns"]
+    assert (0, 262144) == (int(flow["min_free"]), int(flow["max_in_flight"]))
+    assert NO_TIME == flow["stalled_since"]
+
+
+def test_a_stall_that_goes_on() -> None:
+    """At the end of the capture it has begun and not ended."""
+    tracking = check(STALLED)
+    assert [] == stalls(tracking)
+    assert 3_000_000 == tracking.flow(1, 0)["stalled_since"]
+
+
+def test_a_stall_ends_with_its_connection() -> None:
+    """RST, or a REQUEST on the same addresses, is the end of waiting."""
+    reset = check(STALLED + "+5ms 3:1024 < host:5000 RST => reset")
+    assert [(0, 3, 8, 5)] == stalls(reset)
+    again = check(STALLED + "+5ms 3:1024 > host:5000 REQUEST => connecting conn=2 [still open]")
+    assert [(0, 3, 8, 5)] == stalls(again)
+
+
+def test_a_stall_by_a_smaller_buffer() -> None:
+    """A receiver, or the sender itself, can take the last credit away and give it back."""
+    tracking = check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 RW 900                     => open  free=261244
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=900      => open  granted=0
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=901      => open  granted=1
+        +1ms   3:1024 > host:5000 CREDIT_UPDATE buf=900      => open  free=0
+        +1ms   3:1024 > host:5000 CREDIT_UPDATE buf=901      => open  free=1
+        """
+    )
+    assert [(0, 3, 4, 5), (0, 5, 6, 7)] == stalls(tracking)
+
+
+def test_fwd_cnt_ahead_makes_tx_cnt_unknown() -> None:
+    """More was consumed than was seen sent: packets are missing, and so is the count."""
+    tracking = check(
+        STALLED
+        + """
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=262145 => open  granted=- [fwd_cnt ahead]
+        +1ms   3:1024 > host:5000 RW 5                     => open  tx=- flight=- free=-
+        +1ms   3:1024 < host:5000 RW 5 fwd=262145          => open  tx=5 granted=-
+        """
+    )
+    assert [(0, 3, 4, 5)] == stalls(tracking)
+
+
+def test_fwd_cnt_ahead_can_be_made_good() -> None:
+    """A window used to the last byte with nothing else in flight tells tx_cnt again."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=1000 buf=500 => open  granted=- [fwd_cnt ahead]
+        +1ms   3:1024 > host:5000 RW 262644                      => open  tx=263644
+        """.replace("262644", "261144").replace("263644", "262144")
+    )
+
+
+def test_fwd_cnt_back_is_taken_as_it_is() -> None:
+    """A counter that goes back is marked; what it says counts."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 RW 100                => open  flight=100
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=100 => open  granted=262144
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=99  => open  granted=262143 [fwd_cnt back]
+        """
+    )
+
+
+def test_credit_over_the_wrap() -> None:
+    """All differences are taken mod 2^32."""
+    check("""
+        0.000  3:1 > host:2 RW 1 buf=1000                         => open  tx=- [mid-stream]
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=0xffffff00 => open  granted=-
+        +1ms   3:1 > host:2 RW 1000 buf=1000                      => open  tx=744 free=0 [credit used up]
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=0xfffffffe => open  granted=254
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=700        => open  granted=956
+        +1ms   3:1 > host:2 RW 56 buf=1000                        => open  tx=800 flight=100 free=900
+    """)
+
+
+# --- joined mid-stream -----------------------------------------------------------------
+
+
+def test_a_window_filled_from_empty_tells_tx_cnt() -> None:
+    """All was read and then all was used: at that packet the count is certain."""
+    check("""
+        0.000  3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5000 => open  granted=- [mid-stream]
+        +1ms   3:1 > host:2 RW 999                          => open  tx=- free=-
+        +1ms   3:1 > host:2 RW 1                            => open  tx=6000 free=0 [credit used up]
+    """)
+
+
+def test_full_then_drained_tells_tx_cnt() -> None:
+    """A window used up and then read to the end: what was before the capture is told apart."""
+    check("""
+        0.000  3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5000 => open  granted=- [mid-stream]
+        +1ms   3:1 > host:2 RW 400                          => open  tx=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5600 => open  granted=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=6000 => open  granted=1000
+        +1ms   3:1 > host:2 RW 7                            => open  tx=6007 free=993
+    """)
+
+
+def test_drained_then_full_tells_tx_cnt() -> None:
+    """The other order; in between more is sent and read."""
+    check("""
+        0.000  3:1 > host:2 RW 400                          => open  tx=- [mid-stream]
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5000 => open  granted=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5400 => open  granted=-
+        +1ms   3:1 > host:2 RW 600                          => open  tx=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=6000 => open  granted=-
+        +1ms   3:1 > host:2 RW 900                          => open  tx=-
+        +1ms   3:1 > host:2 RW 100                          => open  tx=7000 free=0 [credit used up]
+    """)
+
+
+def test_a_drained_buffer_alone_does_not_tell_tx_cnt() -> None:
+    """More may be on its way than was seen: everything read is not known as such."""
+    check("""
+        0.000  3:1 > host:2 RW 400                          => open  tx=- [mid-stream]
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5000 => open  granted=-
+        +1ms   3:1 > host:2 RW 400                          => open  tx=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5400 => open  granted=-
+        +1ms   3:1 > host:2 RW 10                           => open  tx=-
+    """)
+
+
+def test_a_buffer_that_shrank_before_the_capture_is_not_full() -> None:
+    """More can be in flight than the buffer has; reading that much says nothing."""
+    check("""
+        0.000  3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5000 => open  granted=- [mid-stream]
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=6000 => open  granted=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=7000 => open  granted=-
+        +1ms   3:1 > host:2 RW 1000                         => open  tx=8000 [credit used up]
+    """)
+
+
+def test_bounds_that_contradict_each_other_are_dropped() -> None:
+    """Packets were lost: what the bounds said holds no more, they begin anew."""
+    check("""
+        0.000  3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5000 => open  granted=- [mid-stream]
+        +1ms   3:1 > host:2 RW 900                          => open  tx=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=6200 => open  granted=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=6300 => open  granted=-
+        +1ms   3:1 > host:2 RW 1000                         => open  tx=7300 free=0 [credit used up]
+    """)
+
+
+# --- time ------------------------------------------------------------------------------
+
+
+def test_packets_without_time() -> None:
+    """With no time at all a connection has none, and neither stalls nor timeouts."""
+
+    def forget_time(rows: Rows) -> None:
+        rows["time_ns"] = NO_TIME
+
+    tracking = check(
+        STALLED + "+9s 3:1024 < host:5000 CREDIT_UPDATE fwd=1 => open", adapt=forget_time
+    )
+    tracking.tracker.finish()
+    row = tracking.connection(1)
+    assert [NO_TIME] * 3 == [row["first_ns"], row["last_ns"], row["ended_ns"]]
+    assert [] == stalls(tracking)
+    assert "connecting" == finished_without_time("0 3:1 > host:2 REQUEST")
+
+
+def finished_without_time(chart: str) -> str:
+    """The state in the end of a connection whose packets have no time."""
+    packets = packets_of(chart)
+    tracking = track_packets(packets)
+    tracking.store.connections["first_ns"][:1] = NO_TIME
+    tracking.tracker.finish(10**18)
+    return tracking.state()
+
+
+def test_some_packets_without_time() -> None:
+    """A packet without time counts as of the moment of the one before it."""
+
+    def forget_some(rows: Rows) -> None:
+        rows["time_ns"][[0, 3]] = NO_TIME
+
+    tracking = check(
+        """
+        0.000  3:1 > host:2 REQUEST                     => connecting
+        5.000  3:1 < host:2 RESPONSE buf=100            => open
+        +1ms   3:1 > host:2 RW 100                      => open  free=0 [credit used up]
+        +1ms   3:1 < host:2 CREDIT_UPDATE fwd=100       => open
+        """,
+        adapt=forget_some,
+    )
+    row = tracking.connection(1)
+    assert (5_000_000_000, 5_001_000_000) == (int(row["first_ns"]), int(row["last_ns"]))
+    assert [(0, 5001, 5001, 4)] == stalls(tracking)
+
+
+def test_time_that_goes_back() -> None:
+    """Clocks are set; no duration is ever negative."""
+    tracking = check("""
+        9.000  3:1 > host:2 REQUEST                          => connecting
+        8.000  3:1 < host:2 RESPONSE buf=100                 => open
+        7.000  3:1 > host:2 RW 100                           => open  free=0 [credit used up]
+        6.000  3:1 < host:2 CREDIT_UPDATE fwd=100            => open
+        5.000  3:1 < host:2 CREDIT_UPDATE fwd=100            => open
+        4.000  3:1 > host:2 SHUTDOWN                         => closing
+        3.000  3:1 > host:2 RST                              => reset
+    """)
+    row, flow = tracking.connection(1), tracking.flow(1, 1)
+    assert row["first_ns"] <= row["ended_ns"] <= row["last_ns"]
+    assert flow["first_update_ns"] <= flow["last_update_ns"]
+    assert [(0, 7000, 7000, 4)] == stalls(tracking)
+    assert 0 == tracking.flow(1, 0)["stalled_ns"]
+
+
+def test_extreme_times() -> None:
+    """Times from a damaged file, as far apart as can be, give no error and no negative."""
+
+    def stretch(rows: Rows) -> None:
+        rows["time_ns"] = [1 - 2**63, 2**63 - 1] * (len(rows) // 2)
+
+    chart = STALLED + 3 * (
+        """
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=262144  => open
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=0 fwd=262144 => open
+        """
+    )
+    for module in BUILDS:
+        tracking = check(chart, module, adapt=stretch)
+        assert tracking.flow(1, 0)["stalled_ns"] >= 0
+        assert (tracking.stalls["end_ns"] >= tracking.stalls["start_ns"]).all()
+
+
+# --- the tap's repeat ------------------------------------------------------------------
+
+
+def payloads(scenario: str) -> list[bytes]:
+    """The stream bytes of each RW of a scenario."""
+    tracking = track_packets(packets_of(scenario))
+    rw = tracking.rows["virtio"]["op"] == 5
+    return [data for data, chosen in zip(tracking.data, rw, strict=True) if chosen]
