@@ -146,7 +146,9 @@ def statistics(
     """An interface statistics block; a count that is None is left out."""
     counts = ((IF_DROP, if_drop), (OS_DROP, os_drop))
     pairs = [(code, struct.pack(order + "Q", count)) for code, count in counts if count is not None]
-    return block(order, STATISTICS, struct.pack(order + "III", interface, 0, 0) + options(order, pairs))
+    return block(
+        order, STATISTICS, struct.pack(order + "III", interface, 0, 0) + options(order, pairs)
+    )
 
 
 def secrets(order: str, data: bytes = b"CLIENT_RANDOM 00 11") -> bytes:

@@ -13,15 +13,16 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from blocks import enhanced, interface, pcap_header, pcap_record, section
+from running import tool
 from scenario import build_frame
 
 from vsockdump.address import Endpoint
-from vsockdump.batch import PACKET_DTYPE, Batch, Rows
+from vsockdump.batch import NO_TIME, PACKET_DTYPE, Batch, Layers, Rows
 from vsockdump.capture import reader as reader_module
 from vsockdump.capture import scan
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.reader import FileReader
-from vsockdump.wire import Op
+from vsockdump.wire import HEADERS, Op
 
 SMALL: Final = {"rows": 7, "buffer": 512}  # so that every read fills and refills both
 PLACES: Final = ("record_at", "packet_at", "payload_at")
@@ -80,9 +81,9 @@ class Read(NamedTuple):
     offset: int | None
     dropped: int | None
 
-    def same(self, other: "Read") -> bool:
-        """Whether everything is equal; NumPy's == would give an array."""
-        return self.rows.tobytes() == other.rows.tobytes() and self[1:] == other[1:]
+    def plain(self) -> tuple[Any, ...]:
+        """All of it as values that compare with ==."""
+        return self.rows.tolist(), *self[1:]
 
 
 def read_file(path: str, content: bytes | None = None, **sizes: int) -> Read:
@@ -156,9 +157,7 @@ def pcap(*packets: bytes, order: str = "<", linktype: int = 271) -> bytes:
     return pcap_header(order, linktype=linktype) + b"".join(records)
 
 
-def pcapng(
-    *blocks: bytes, order: str = "<", interfaces: Iterable[bytes] | None = None
-) -> bytes:
+def pcapng(*blocks: bytes, order: str = "<", interfaces: Iterable[bytes] | None = None) -> bytes:
     """A pcapng file of one section with these interfaces (None: one of vsock) and blocks."""
     if interfaces is None:
         interfaces = [interface(order)]
@@ -171,3 +170,35 @@ def frames(count: int, order: str = "<") -> list[bytes]:
         enhanced(order, build_frame(GUEST, HOST, Op.RW, b"x" * size), 1000 * size)
         for size in range(count)
     ]
+
+
+# --- tshark --------------------------------------------------------------------------------
+
+_FRAME_FIELDS: Final = ("frame.number", "frame.time_epoch", "frame.len", "frame.cap_len")
+_HEADER_FIELDS: Final = [(header, field) for header in HEADERS for field in header.fields]
+
+
+def check_by_tshark(path: Path) -> Read:
+    """Read a capture and compare every packet and header field with tshark's."""
+    names = [*_FRAME_FIELDS, *(field.wireshark[0] for _header, field in _HEADER_FIELDS)]
+    wanted = [word for name in names for word in ("-e", name)]
+    table = tool("tshark", "-r", path, "-T", "fields", *wanted).decode().split("\n")[:-1]
+    result = read(path.read_bytes(), rows=100, buffer=1 << 16)
+    assert result.error is None
+    assert len(table) == len(result.rows)
+    for line, row in zip(table, result.rows, strict=True):
+        number, time, *rest = line.split("\t")
+        assert (int(number), _nanoseconds(time)) == (row["number"], row["time_ns"])
+        assert [int(size) for size in rest[:2]] == [row["wirelen"], row["caplen"]]
+        if row["layers"] == Layers.VIRTIO and row["link_size"] == 0:
+            actual = [int(row[header.name][field.name]) for header, field in _HEADER_FIELDS]
+            bases = [10 if field.show == "dec" else 16 for _header, field in _HEADER_FIELDS]
+            expected = [int(text, base) for text, base in zip(rest[2:], bases, strict=True)]
+            assert expected == actual
+    return result
+
+
+def _nanoseconds(text: str) -> int:
+    """A time as tshark writes it; it writes none for a packet without one."""
+    seconds, _, fraction = text.partition(".")
+    return int(seconds + fraction) if text else NO_TIME

@@ -43,6 +43,8 @@ class Malformed(IntEnum):
     CUT_TRANSPORT = 6
 
 
+_FOREIGN: Final = int(Malformed.FOREIGN)  # NumPy is slow with enums: see columns.py
+
 MALFORMED_TEXT: Final = {
     Malformed.FOREIGN: "not a vsock frame",
     Malformed.SHORT_MONITOR: "frame shorter than the 32-byte monitor header",
@@ -159,7 +161,7 @@ class Batch:
     file before the first row and are not packets.
     """
 
-    __slots__ = ("blocks", "buffer", "layout", "rows", "tracked")
+    __slots__ = ("_foreign", "blocks", "buffer", "layout", "rows", "tracked")
 
     def __init__(
         self,
@@ -174,6 +176,14 @@ class Batch:
         self.layout = layout
         self.blocks = blocks
         self.tracked = tracked
+        self._foreign: int | None = None
+
+    @property
+    def foreign(self) -> int:
+        """How many of the packets are not vsock."""
+        if self._foreign is None:
+            self._foreign = int(np.count_nonzero(self.rows["malformed"] == _FOREIGN))
+        return self._foreign
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -5,11 +5,12 @@ what every run needs is imported at the top: `--version` must not load NumPy.
 """
 
 import argparse
+import gc
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from vsockdump import __version__
 
@@ -29,8 +30,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # Threads of NumPy's linear algebra, which is not used here, cost start-up and memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # A reader of our output that goes away ends us silently, as it ends other filters.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # There is no garbage in cycles to look for, and looking costs a tenth of the start-up.
+    gc.set_threshold(100_000, 50, 50)
+    # A reader of our output that goes away ends us silently, as it ends other filters; so
+    # does ^C, until there is something to finish (pipeline.Interrupt).
+    for number in (signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    _open_standard_streams()
+    status = _main(argv)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer cannot be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if status == 0:
+            reason = os.strerror(error.errno or 0).lower()
+            print(f"vsockdump: Cannot write to stdout: {reason}.", file=sys.stderr)
+            status = EXIT_INPUT
+    return status
+
+
+def _open_standard_streams() -> None:
+    """Give those of stdin, stdout and stderr that were closed to us /dev/null.
+
+    Without it the next file that is opened, such as the capture, would take their place.
+    """
+    for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest free number: `fd`
+            setattr(sys, name, open(null, mode))
+            assert fd == null
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.version:
@@ -45,19 +77,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.capture.errors import CaptureError
+    from vsockdump.output.errors import OutputError
+    from vsockdump.output.fields import FieldError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
 
     try:
         return run(_config(parser, arguments))
-    except CaptureError as error:
+    except (CaptureError, OutputError) as error:
         complain(str(error))
         return EXIT_INPUT
-    except StatisticError as error:
+    except (FieldError, StatisticError) as error:
         complain(str(error))
-    except KeyError as error:
-        complain(str(error.args[0]))
-    return EXIT_USAGE
+        return EXIT_USAGE
 
 
 def version() -> str:
@@ -85,9 +117,16 @@ def _list_fields() -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, as for every other error."""
+        self.exit(EXIT_USAGE, f"vsockdump: {message}; vsockdump --help lists all options.\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vsockdump",
+        allow_abbrev=False,
         description="Packet analyzer for AF_VSOCK.",
         epilog="Exit status: 0 done, 1 bad input or failed output, 2 wrong usage.",
     )
@@ -211,5 +250,6 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
 
 def _colour(choice: str) -> bool:
     if choice == "auto":
-        return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        return sys.stdout.isatty() and not plain
     return choice == "always"

@@ -17,7 +17,7 @@ from vsockdump.capture.reader import FileReader
 from vsockdump.output.statistics import ends, socket_type
 from vsockdump.track.marks import words
 from vsockdump.track.states import state_word
-from vsockdump.track.store import DEFAULT_CAP
+from vsockdump.track.store import DEFAULT_CAP, ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
 
 
@@ -114,16 +114,16 @@ class Connection:
         "type",
     )
 
-    def __init__(self, row: np.void, forth: np.void, back: np.void) -> None:
-        self.number = int(row["number"])
+    def __init__(self, row: ConnectionRow, forth: FlowRow, back: FlowRow) -> None:
+        self.number = row.number
         self.initiator, self.acceptor = ends(row)
         self.type = socket_type(row)
-        self.state = state_word(row["state"])
-        self.midstream = bool(row["midstream"])
-        self.first_ns, self.last_ns = int(row["first_ns"]), int(row["last_ns"])
-        self.packets = int(forth["packets"]), int(back["packets"])
-        self.bytes = int(forth["bytes"]), int(back["bytes"])
-        self.marks = words(int(row["marks"]))
+        self.state = state_word(row.state)
+        self.midstream = bool(row.midstream)
+        self.first_ns, self.last_ns = row.first_ns, row.last_ns
+        self.packets = forth.packets, back.packets
+        self.bytes = forth.bytes, back.bytes
+        self.marks = words(row.marks)
 
     def __repr__(self) -> str:
         return f"<Connection {self.number} {self.initiator} > {self.acceptor} {self.state}>"
@@ -176,12 +176,7 @@ class Capture:
         """All connections, in order of their first packet; reads the file to its end."""
         for _ in self._batches:
             pass
-        store = self._tracker.store
-        rows = store.connections[: store.used]
-        return [
-            Connection(rows[slot], store.flows[2 * slot], store.flows[2 * slot + 1])
-            for slot in np.argsort(rows["number"])
-        ]
+        return [Connection(*rows) for rows in self._tracker.store.rows()]
 
 
 def _named(values: Any, number: Any) -> Any:

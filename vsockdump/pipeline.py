@@ -4,9 +4,12 @@ Rules for editors: this file wires and decides nothing that a stage could decide
 to stdout, everything else to stderr, one sentence a line.
 """
 
+import signal
 import sys
 from collections.abc import Iterator
-from typing import Any
+from contextlib import closing
+from types import FrameType
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,6 +19,7 @@ from vsockdump.capture.reader import FileReader
 from vsockdump.columns import foreign
 from vsockdump.config import Config
 from vsockdump.output.capture_file import CaptureFile
+from vsockdump.output.errors import cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
 from vsockdump.output.progress import Progress
 from vsockdump.output.statistics import Statistic, make
@@ -29,17 +33,14 @@ EXIT_INPUT = 1
 def run(config: Config) -> int:
     """Carry out a run; returns the exit status.
 
-    Raises CaptureError if nothing could be read or the output failed; StatisticError and
-    KeyError (an unknown field) before anything is read.
+    Raises StatisticError or FieldError before anything is read, CaptureError if nothing
+    could be read, OutputError if the output failed.
     """
     tracker = Tracker(config.max_connections)
     statistics = [make(text, tracker) for text in config.statistics]
     view = _view(config)
-    reader = FileReader(config.read)
-    try:
-        return _Run(config, reader, tracker, statistics, view).run()
-    finally:
-        reader.close()
+    with closing(FileReader(config.read)) as reader, Interrupt() as interrupt:
+        return _Run(config, reader, tracker, statistics, view, interrupt).run()
 
 
 def _view(config: Config) -> Any:
@@ -60,6 +61,7 @@ class _Run:
         tracker: Tracker,
         statistics: list[Statistic],
         view: Any,
+        interrupt: "Interrupt",
     ) -> None:
         self._config = config
         self._reader = reader
@@ -69,38 +71,43 @@ class _Run:
         self._track = bool(statistics) or view is not None
         self._flush = config.line_buffered or reader.stream.growing
         self._vsock = self._foreign = 0
-        self._out = sys.stdout.buffer
+        self._interrupt = interrupt
+        self._out = _Stdout()
 
     def run(self) -> int:
         """Read to the end, to -c, to damage or to ^C; then finish what was begun."""
         config = self._config
-        writer = None
-        if config.write is not None:
+        if config.write is None:
+            status = self._read(None)
+        else:
             flush = config.packet_buffered or self._reader.stream.growing
-            writer = CaptureFile(config.write, self._reader, flush)
+            with closing(CaptureFile(config.write, self._reader, flush)) as writer:
+                status = self._read(writer)
+        self._print_statistics()
+        self._out.flush()
+        if self._interrupt.caught:
+            complain(f"stopped after {self._vsock + self._foreign} packets.")
+        return status or self._summary()
+
+    def _read(self, writer: CaptureFile | None) -> int:
+        """Take all batches; the exit status so far."""
+        config = self._config
         if config.header and config.output == "fields" and self._view is not None:
             self._out.write("\t".join(config.fields).encode() + b"\n")
-        status = EXIT_OK
         try:
             for batch in self._batches():
                 self._take(batch, writer)
         except CaptureError as error:
             self._out.flush()
             complain(str(error))
-            status = EXIT_INPUT
-        except KeyboardInterrupt:
-            pass
-        if writer is not None:
-            writer.close()
-        self._print_statistics()
-        self._out.flush()
-        return status or self._summary()
+            return EXIT_INPUT
+        return EXIT_OK
 
     def _batches(self) -> Iterator[Batch]:
         """The source's batches, tracked, up to -c packets."""
         left = self._config.limit or None
         with Progress(self._reader.stream, self._view is not None) as progress:
-            for batch in self._reader.batches():
+            for batch in self._interrupt.until(self._reader.batches()):
                 progress.update(self._reader.packets)
                 if left is not None and len(batch) >= left:
                     yield self._tracked(batch.head(left))
@@ -116,16 +123,14 @@ class _Run:
         return batch
 
     def _take(self, batch: Batch, writer: CaptureFile | None) -> None:
-        others = foreign(batch)
-        count = int(np.count_nonzero(others))
-        self._foreign += count
-        self._vsock += len(batch) - count
+        self._foreign += batch.foreign
+        self._vsock += len(batch) - batch.foreign
         if writer is not None:
             writer.write(batch)
         for statistic in self._statistics:
             statistic.add(batch)
-        if self._view is not None and len(batch) > count:
-            chosen = np.flatnonzero(~others) if count else None
+        if self._view is not None and len(batch) > batch.foreign:
+            chosen = np.flatnonzero(~foreign(batch)) if batch.foreign else None
             for piece in self._view.write(batch, chosen):
                 self._out.write(piece)
             if self._flush:
@@ -156,6 +161,65 @@ class _Run:
             return EXIT_INPUT
         complain(f"{self._foreign} packets of {name} are not vsock{kinds} and were left out.")
         return EXIT_OK
+
+
+class _Stdout:
+    """Stdout in bytes; OutputError where it cannot be written."""
+
+    def __init__(self) -> None:
+        self._file = sys.stdout.buffer
+
+    def write(self, data: bytes | memoryview) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise cannot_write("to stdout", error) from None
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise cannot_write("to stdout", error) from None
+
+
+class Interrupt:
+    """^C and SIGTERM end the reading and nothing else: what was begun is finished.
+
+    A context manager; in it, the second signal kills.  `caught` says whether one came.
+    """
+
+    _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.caught = False
+        self._waiting = False
+
+    def __enter__(self) -> "Interrupt":
+        self._before = [signal.signal(number, self._catch) for number in self._SIGNALS]
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in zip(self._SIGNALS, self._before, strict=True):
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, _frame: FrameType | None) -> None:
+        self.caught = True
+        signal.signal(number, signal.SIG_DFL)
+        if self._waiting:
+            raise KeyboardInterrupt
+
+    def until(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches that come before the signal."""
+        while not self.caught:
+            try:
+                self._waiting = True
+                batch = next(batches, None)
+                self._waiting = False
+            except KeyboardInterrupt:
+                return
+            if batch is None:
+                return
+            yield batch
 
 
 def complain(sentence: str) -> None:

@@ -20,9 +20,9 @@ from vsockdump.capture.read_ahead import ahead
 from vsockdump.capture.scan import DAMAGED, FULL, NEED_MORE, OTHER_BLOCK, Scanner
 from vsockdump.capture.stream import ByteStream
 
-ROWS: Final = 8192
-BUFFER: Final = 1 << 20
-LARGE: Final = 4 * BUFFER  # a file larger than that is scanned in a thread
+ROWS: Final = 16384
+BUFFER: Final = 2 << 20
+LARGE: Final = 2 * BUFFER  # a file larger than that is scanned in a thread
 AHEAD: Final = 4  # batches of it that exist at a time
 
 
@@ -134,7 +134,10 @@ class FileReader:
         data = self._buffer[: self._end]
         rows = self._sets[self._turn].rows[:count]
         self._turn = (self._turn + 1) % len(self._sets)
-        return Batch(rows, data, self._parser.layout, tuple(blocks))
+        batch = Batch(rows, data, self._parser.layout, tuple(blocks))
+        # Counted here, where it may happen beside the tracking of the batch before.
+        _ = batch.foreign
+        return batch
 
     def _take_block(self, blocks: list[bytes]) -> int:
         """Add the block that is no packet to `blocks`; the status after that."""
@@ -196,12 +199,13 @@ class FileReader:
         order = pcap.byte_order(head)
         if order:
             header = self._peek(pcap.HEADER_SIZE)
-            self._pos = len(header)
             try:
-                return pcap.PcapParser(header, order)
+                parser = pcap.PcapParser(header, order)
             except CaptureError as error:
                 self._fault = str(error)
                 raise self._damage() from None
+            self._pos = len(header)
+            return parser
         if head == pcapng.MAGIC:
             return pcapng.PcapngParser()
         raise CaptureError(

@@ -12,11 +12,12 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vsockdump.batch import NO_TIME, Batch
+from vsockdump.batch import NO_TIME, PACKET_DTYPE, Batch, Layout
 from vsockdump.capture import pcap, pcapng
-from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.interface import MICROSECOND, NANOSECOND, Interface
 from vsockdump.capture.reader import FileReader
+from vsockdump.output.errors import OutputError, cannot_write
+from vsockdump.wire import LINKTYPE_VSOCK
 
 _SUFFIXES: Final = {
     ".pcapng": "pcapng",
@@ -37,13 +38,13 @@ def format_for(path: str, source: str) -> str:
 class CaptureFile:
     """A capture being written to `path` ("-" is stdout), from the packets of `reader`.
 
-    Raises CaptureError where the file cannot be written or the format cannot hold the
+    Raises OutputError where the file cannot be written or the format cannot hold the
     packets; `flush` after every batch makes what was written readable.
     """
 
     def __init__(self, path: str, reader: FileReader, flush: bool = False) -> None:
         self.packets = 0
-        self._name = "stdout" if path == "-" else path
+        self._name = "to stdout" if path == "-" else path
         self._reader = reader
         self._flush = flush
         self._format = format_for(path, reader.format)
@@ -56,12 +57,13 @@ class CaptureFile:
         if path == "-":
             return sys.stdout.buffer
         source = self._reader.stream.name
-        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-            raise CaptureError(f"{path} is the file being read; write to another one.")
+        source = "/dev/stdin" if source == "stdin" else source
+        if os.path.isfile(path) and os.path.exists(source) and os.path.samefile(path, source):
+            raise OutputError(f"{path} is the file being read; write to another one.")
         try:
             return open(path, "wb")
         except OSError as error:
-            raise CaptureError(f"Cannot write {path}: {_reason(error)}.") from None
+            raise cannot_write(path, error) from None
 
     def write(self, batch: Batch, chosen: NDArray[np.intp] | None = None) -> None:
         """Write a batch, or the rows of it whose indices are `chosen`."""
@@ -78,30 +80,20 @@ class CaptureFile:
                 self._file.write(piece)
             if self._flush:
                 self._file.flush()
-        except BrokenPipeError:
-            raise
         except OSError as error:
-            raise CaptureError(f"Cannot write {self._name} on: {_reason(error)}.") from None
+            raise cannot_write(self._name, error) from None
 
     def close(self) -> None:
         """Finish the file; one without packets still gets its header."""
         if not self._begun:
-            empty = np.zeros(0, np.intp)
-            self.write(Batch(np.zeros(0, _NO_ROWS), memoryview(b""), self._layout()), empty)
+            self.write(Batch(np.zeros(0, PACKET_DTYPE), memoryview(b""), Layout()))
         try:
             if self._file is sys.stdout.buffer:
                 self._file.flush()
             else:
                 self._file.close()
-        except BrokenPipeError:
-            raise
         except OSError as error:
-            raise CaptureError(f"Cannot write {self._name} on: {_reason(error)}.") from None
-
-    def _layout(self) -> Any:
-        from vsockdump.batch import Layout
-
-        return Layout(self._reader.format == "pcapng")
+            raise cannot_write(self._name, error) from None
 
     def _copies(self, batch: Batch, chosen: NDArray[np.intp] | None) -> list[Any]:
         """The records as they are; all rows of a batch lie behind each other."""
@@ -153,22 +145,15 @@ class CaptureFile:
         return pieces
 
     def _linktype(self) -> int:
-        """The one link type of a pcap file; CaptureError where there are several."""
+        """The one link type of a pcap file; OutputError where there are several."""
         kinds = sorted({interface.linktype for interface in self._reader.interfaces})
         if len(kinds) > 1:
             listed = " and ".join(str(kind) for kind in kinds)
-            raise CaptureError(
+            raise OutputError(
                 f"A pcap file cannot hold the link types {listed} together;"
                 f" give {self._name} the suffix .pcapng."
             )
-        return kinds[0] if kinds else 0
-
-
-_NO_ROWS: Final = np.dtype([("record_at", "u4"), ("record_len", "u4")])
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else str(error)
+        return kinds[0] if kinds else LINKTYPE_VSOCK
 
 
 def pcap_header(linktype: int) -> bytes:

@@ -210,18 +210,22 @@ BY_NAME: Final = {name: field for field in FIELDS for name in field.names}
 SMALL_WORDS: Final = {"vsock.side": 2, "vsock.state": len(State)}
 
 
+class FieldError(ValueError):
+    """A field that does not exist; one sentence."""
+
+
 def lookup(name: str) -> FieldDef:
-    """The field of that name; KeyError with a hint where there is none."""
+    """The field of that name; FieldError with a hint where there is none."""
     try:
         return BY_NAME[name]
     except KeyError:
         near = get_close_matches(name, BY_NAME, 1)
-        hint = f" Did you mean {near[0]}?" if near else " vsockdump -G fields lists them."
-        raise KeyError(f"There is no field {name}.{hint}") from None
+        hint = f" Did you mean {near[0]}?" if near else " vsockdump --list-fields lists them."
+        raise FieldError(f"There is no field {name}.{hint}") from None
 
 
 def list_fields() -> Iterable[str]:
-    """Names and meanings, tab-separated, for -G fields."""
+    """Names and meanings, tab-separated, for --list-fields."""
     for field in FIELDS:
         for name in field.names:
             yield f"{name}\t{field.meaning}"

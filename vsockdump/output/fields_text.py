@@ -12,7 +12,7 @@ from vsockdump.output.rows import Cell, Kind
 
 
 def field_lines(names: list[str]) -> Lines:
-    """Tab-separated values of the named fields; KeyError for a name that is none."""
+    """Tab-separated values of the named fields; FieldError for a name that is none."""
     columns = []
     for index, name in enumerate(names):
         field = lookup(name)

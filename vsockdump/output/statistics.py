@@ -18,6 +18,7 @@ from vsockdump.columns import has_monitor, timed
 from vsockdump.output.tables import ColumnSpec, Table, json_line, render, seconds, span
 from vsockdump.track.marks import Mark, words
 from vsockdump.track.states import State, state_word
+from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
 from vsockdump.track.window import CONNECTIONS, CreditWindows
 
@@ -84,11 +85,11 @@ def _interval(argument: str) -> int:
     return interval
 
 
-def ends(connection: np.void) -> tuple[Endpoint, Endpoint]:
+def ends(connection: ConnectionRow) -> tuple[Endpoint, Endpoint]:
     """Initiator and acceptor of a row of the store."""
     return (
-        Endpoint(int(connection["initiator_cid"]), int(connection["initiator_port"])),
-        Endpoint(int(connection["acceptor_cid"]), int(connection["acceptor_port"])),
+        Endpoint(connection.initiator_cid, connection.initiator_port),
+        Endpoint(connection.acceptor_cid, connection.acceptor_port),
     )
 
 
@@ -97,32 +98,32 @@ def shown(endpoint: Endpoint, numeric: bool) -> str:
     return endpoint.numeric() if numeric else str(endpoint)
 
 
-def how_it_ended(connection: np.void) -> str:
+def how_it_ended(connection: ConnectionRow) -> str:
     """State of a connection in words, with who brought it about."""
-    state = int(connection["state"])
+    state = connection.state
     text = state_word(state).replace("-", " ")
-    closer = int(connection["closer"])
+    closer = connection.closer
     if state in (State.CLOSED, State.RESET, State.CLOSING) and closer < 2:
-        text += f" by {_SIDES[closer]}" if connection["side_known"] else ""
-    if connection["midstream"]:
+        text += f" by {_SIDES[closer]}" if connection.side_known else ""
+    if connection.midstream:
         text += ", mid-stream"
     return text
 
 
-def socket_type(connection: np.void) -> str:
+def socket_type(connection: ConnectionRow) -> str:
     """The socket type of a connection: stream, seqpacket, dgram or its number."""
-    number = int(connection["type"])
+    number = connection.type
     return wire.name_of(wire.SocketType, number).lower()
 
 
-def stalled_ns(flow: np.void, now: int) -> int:
+def stalled_ns(flow: FlowRow, now: int) -> int:
     """Time a flow spent stalled, up to `now` for a stall that goes on."""
-    running = int(flow["stalled_since"])
-    return int(flow["stalled_ns"]) + (max(now - running, 0) if running != NO_TIME else 0)
+    running = flow.stalled_since
+    return flow.stalled_ns + (max(now - running, 0) if running != NO_TIME else 0)
 
 
-def _least(flow: np.void, name: str) -> int | None:
-    return int(flow[name]) if flow["free_seen"] else None
+def _least(flow: FlowRow, name: str) -> int | None:
+    return getattr(flow, name) if flow.free_seen else None
 
 
 def _number(value: int | None) -> str:
@@ -135,12 +136,9 @@ class _OfStore:
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
 
-    def _connections(self) -> Iterator[tuple[np.void, np.void, np.void]]:
+    def _connections(self) -> Iterator[tuple[ConnectionRow, FlowRow, FlowRow]]:
         """(connection, what the initiator sent, what the acceptor sent), by number."""
-        store = self._tracker.store
-        rows = store.connections[: store.used]
-        for slot in np.argsort(rows["number"]):
-            yield rows[slot], store.flows[2 * slot], store.flows[2 * slot + 1]
+        return self._tracker.store.rows()
 
     def _forgotten(self) -> list[str]:
         store = self._tracker.store
@@ -191,62 +189,62 @@ class Conversations(_OfStore):
         yield from render(Table(title, _CONV_COLUMNS, rows, self._forgotten()), colour)
 
     def _row(
-        self, connection: np.void, forth: np.void, back: np.void, numeric: bool
+        self, connection: ConnectionRow, forth: FlowRow, back: FlowRow, numeric: bool
     ) -> tuple[str, ...]:
         initiator, acceptor = ends(connection)
-        last = int(connection["last_ns"])
+        last = connection.last_ns
         return (
-            str(connection["number"]),
+            str(connection.number),
             shown(initiator, numeric),
             shown(acceptor, numeric),
             socket_type(connection),
-            seconds(int(connection["first_ns"]) - self._tracker.first_ns),
-            seconds(last - int(connection["first_ns"])),
-            str(forth["packets"]),
-            str(forth["bytes"]),
-            str(back["packets"]),
-            str(back["bytes"]),
+            seconds(connection.first_ns - self._tracker.first_ns),
+            seconds(last - connection.first_ns),
+            str(forth.packets),
+            str(forth.bytes),
+            str(back.packets),
+            str(back.bytes),
             _number(_least(forth, "min_free")),
             _number(_least(back, "min_free")),
             seconds(stalled_ns(forth, last)),
             seconds(stalled_ns(back, last)),
             how_it_ended(connection),
-            ", ".join(words(int(connection["marks"]) & _NOTES)),
+            ", ".join(words(connection.marks & _NOTES)),
         )
 
     def json_lines(self) -> Iterator[str]:
         """One object a connection; the lists hold initiator to acceptor, then the reverse."""
         for connection, *flows in self._connections():
             initiator, acceptor = ends(connection)
-            last = int(connection["last_ns"])
-            closer = int(connection["closer"])
+            last = connection.last_ns
+            closer = connection.closer
             yield json_line(
                 self.name,
                 {
-                    "conn": int(connection["number"]),
+                    "conn": connection.number,
                     "initiator": initiator._asdict(),
                     "acceptor": acceptor._asdict(),
-                    "initiator_known": bool(connection["side_known"]),
+                    "initiator_known": bool(connection.side_known),
                     "type": socket_type(connection),
-                    "state": state_word(connection["state"]),
-                    "midstream": bool(connection["midstream"]),
+                    "state": state_word(connection.state),
+                    "midstream": bool(connection.midstream),
                     "closer": _SIDES[closer] if closer < 2 else None,
-                    "start_ns": int(connection["first_ns"]),
-                    "duration_ns": last - int(connection["first_ns"]),
-                    "first_packet": int(connection["first_packet"]),
-                    "last_packet": int(connection["last_packet"]),
-                    "packets": [int(flow["packets"]) for flow in flows],
-                    "bytes": [int(flow["bytes"]) for flow in flows],
+                    "start_ns": connection.first_ns,
+                    "duration_ns": last - connection.first_ns,
+                    "first_packet": connection.first_packet,
+                    "last_packet": connection.last_packet,
+                    "packets": [flow.packets for flow in flows],
+                    "bytes": [flow.bytes for flow in flows],
                     "min_free": [_least(flow, "min_free") for flow in flows],
                     "stalls": [_stalls(flow) for flow in flows],
                     "stalled_ns": [stalled_ns(flow, last) for flow in flows],
-                    "marks": words(int(connection["marks"])),
+                    "marks": words(connection.marks),
                 },
             )
 
 
-def _stalls(flow: np.void) -> int:
-    return int(flow["stalls"]) + int(flow["stalled_since"] != NO_TIME)
+def _stalls(flow: FlowRow) -> int:
+    return flow.stalls + int(flow.stalled_since != NO_TIME)
 
 
 _ENDPOINT_COLUMNS: Final = (
@@ -278,15 +276,15 @@ class Endpoints(_OfStore):
     def _totals(self) -> list[tuple[Endpoint, list[int]]]:
         totals: dict[Endpoint, list[int]] = {}
         for connection, *flows in self._connections():
-            refused = int(connection["state"] == State.REFUSED)
+            refused = int(connection.state == State.REFUSED)
             for side, endpoint in enumerate(ends(connection)):
                 total = totals.setdefault(endpoint, [0] * len(_ENDPOINT_KEYS))
                 sent, received = flows[side], flows[1 - side]
-                total[0] += int(sent["packets"])
-                total[1] += int(sent["bytes"])
-                total[2] += int(received["packets"])
-                total[3] += int(received["bytes"])
-                if connection["side_known"]:
+                total[0] += sent.packets
+                total[1] += sent.bytes
+                total[2] += received.packets
+                total[3] += received.bytes
+                if connection.side_known:
                     total[4] += side == 0
                     total[5] += side == 1 and not refused
                 total[6] += refused and side == 1
@@ -307,12 +305,8 @@ class Endpoints(_OfStore):
             yield json_line(self.name, {"endpoint": endpoint._asdict(), **values})
 
 
-_WINDOW_COLUMNS: Final = (
-    ColumnSpec("  time"),
-    ColumnSpec("buffer"),
-    ColumnSpec("in flight"),
-    ColumnSpec("free"),
-)
+# Lines of their own width, not a Table: there can be hundreds of thousands of them.
+_WINDOW_LINE: Final = "  {:>12} {:>10} {:>10} {:>10}"
 
 
 class Credit(_OfStore):
@@ -331,29 +325,29 @@ class Credit(_OfStore):
     def add(self, batch: Batch) -> None:
         """Sample the windows and note the stalls that ended."""
         self._windows.add(batch.rows, batch.tracked, self._tracker.connections)
-        for stall in self._tracker.stalls:
+        for conn, start, end, _packet, side in self._tracker.stalls.tolist():
             if self._kept == _MOST_STALLS:
                 self._left_out += 1
                 continue
-            key = int(stall["conn"]), int(stall["side"])
-            times = int(stall["start_ns"]), int(stall["end_ns"])
-            self._stalls.setdefault(key, []).append(times)
+            self._stalls.setdefault((conn, side), []).append((start, end))
             self._kept += 1
 
-    def _directions(self) -> Iterator[tuple[np.void, int, np.void, np.void]]:
+    def _directions(self) -> Iterator[tuple[ConnectionRow, int, FlowRow, FlowRow]]:
         """(connection, side of the sender, its flow, the flow back) of all that sent data."""
         for connection, *flows in self._connections():
-            if self._only is not None and connection["number"] != self._only:
+            if self._only is not None and connection.number != self._only:
                 continue
             for side in (0, 1):
-                if flows[side]["bytes"]:
+                if flows[side].bytes:
                     yield connection, side, flows[side], flows[1 - side]
 
-    def _stalls_of(self, connection: np.void, side: int, flow: np.void) -> list[tuple[int, int]]:
+    def _stalls_of(
+        self, connection: ConnectionRow, side: int, flow: FlowRow
+    ) -> list[tuple[int, int]]:
         """(start, end) of the stalls of a direction; one that goes on ends at the last packet."""
-        stalls = list(self._stalls.get((int(connection["number"]), side), ()))
-        if flow["stalled_since"] != NO_TIME:
-            stalls.append((int(flow["stalled_since"]), int(connection["last_ns"])))
+        stalls = list(self._stalls.get((connection.number, side), ()))
+        if flow.stalled_since != NO_TIME:
+            stalls.append((flow.stalled_since, connection.last_ns))
         return stalls
 
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
@@ -376,22 +370,25 @@ class Credit(_OfStore):
 
     def _block(
         self,
-        connection: np.void,
+        connection: ConnectionRow,
         side: int,
-        flow: np.void,
-        back: np.void,
+        flow: FlowRow,
+        back: FlowRow,
         numeric: bool,
         colour: bool,
     ) -> Iterator[str]:
         pair = ends(connection)
-        title = f"#{connection['number']} {shown(pair[side], numeric)} > "
+        title = f"#{connection.number} {shown(pair[side], numeric)} > "
         title += shown(pair[1 - side], numeric)
         notes = [*_totals(flow, back), *_update_lines(back)]
         notes += self._stall_lines(connection, side, flow)
         yield from render(Table(title, (), (), notes), colour)
-        yield from render(Table("", _WINDOW_COLUMNS, self._window(connection, side, back)))
+        yield _WINDOW_LINE.format("time", "buffer", "in flight", "free")
+        for start, size, flight, free in self._samples(connection, side, back):
+            shown_time = f"{(start - self._tracker.first_ns) / SECOND:.6f}"
+            yield _WINDOW_LINE.format(shown_time, size, flight, free)
 
-    def _stall_lines(self, connection: np.void, side: int, flow: np.void) -> Iterator[str]:
+    def _stall_lines(self, connection: ConnectionRow, side: int, flow: FlowRow) -> Iterator[str]:
         stalls = self._stalls_of(connection, side, flow)
         if not stalls:
             yield "  stalls: none"
@@ -400,26 +397,20 @@ class Credit(_OfStore):
         longest = max(end - start for start, end in stalls)
         yield f"  stalls: {len(stalls)}, {span(total)} in all, the longest {span(longest)}"
         for start, end in stalls:
-            open_end = " and goes on" if end == connection["last_ns"] else ""
+            open_end = " and goes on" if end == connection.last_ns else ""
             yield f"    at {seconds(start - self._tracker.first_ns)} for {span(end - start)}" + (
-                open_end if flow["stalled_since"] == start else ""
+                open_end if flow.stalled_since == start else ""
             )
 
-    def _window(self, connection: np.void, side: int, back: np.void) -> list[tuple[str, ...]]:
-        return [
-            (f"  {seconds(start - self._tracker.first_ns)}", str(size), str(flight), str(free))
-            for start, size, flight, free in self._samples(connection, side, back)
-        ]
-
     def _samples(
-        self, connection: np.void, side: int, back: np.void
+        self, connection: ConnectionRow, side: int, back: FlowRow
     ) -> Iterator[tuple[int, int, int, int]]:
         """(time, buffer, in flight, free) of the slots in which something was seen."""
-        kept = self._windows.of(2 * (int(connection["number"]) - 1) + side)
+        kept = self._windows.of(2 * (connection.number - 1) + side)
         if kept is None:
             return
         start, width, *columns = kept
-        size = int(back["buf"])  # until a packet without data tells it for its slot
+        size = back.buf  # until a packet without data tells it for its slot
         slots = zip(*(column.tolist() for column in columns), strict=True)
         for slot, (buffer, flight, free) in enumerate(slots):
             size = buffer or size
@@ -430,16 +421,16 @@ class Credit(_OfStore):
         """One object a direction; `window` holds [time_ns, buffer, in flight, free]."""
         for connection, side, flow, back in self._directions():
             pair = ends(connection)
-            updates = int(back["updates"])
+            updates = back.updates
             yield json_line(
                 self.name,
                 {
-                    "conn": int(connection["number"]),
+                    "conn": connection.number,
                     "sender": _SIDES[side],
                     "src": pair[side]._asdict(),
                     "dst": pair[1 - side]._asdict(),
-                    "bytes": int(flow["bytes"]),
-                    "buf_alloc": int(back["buf"]) if back["credit_seen"] else None,
+                    "bytes": flow.bytes,
+                    "buf_alloc": back.buf if back.credit_seen else None,
                     "max_in_flight": _least(flow, "max_in_flight"),
                     "min_free": _least(flow, "min_free"),
                     "updates": updates,
@@ -450,26 +441,26 @@ class Credit(_OfStore):
             )
 
 
-def _totals(flow: np.void, back: np.void) -> Iterator[str]:
-    buffer = int(back["buf"]) if back["credit_seen"] else None
+def _totals(flow: FlowRow, back: FlowRow) -> Iterator[str]:
+    buffer = back.buf if back.credit_seen else None
     yield (
-        f"  {flow['bytes']} bytes, buffer {_number(buffer)}, in flight at most"
+        f"  {flow.bytes} bytes, buffer {_number(buffer)}, in flight at most"
         f" {_number(_least(flow, 'max_in_flight'))}, free at least"
         f" {_number(_least(flow, 'min_free'))}"
     )
 
 
-def _spacing(back: np.void) -> int | None:
+def _spacing(back: FlowRow) -> int | None:
     """Mean time between the updates of a receiver."""
-    count = int(back["updates"])
+    count = back.updates
     if count < 2:
         return None
-    return (int(back["last_update_ns"]) - int(back["first_update_ns"])) // (count - 1)
+    return (back.last_update_ns - back.first_update_ns) // (count - 1)
 
 
-def _update_lines(back: np.void) -> Iterator[str]:
+def _update_lines(back: FlowRow) -> Iterator[str]:
     spacing = _spacing(back)
-    text = f"  updates: {back['updates']}"
+    text = f"  updates: {back.updates}"
     yield text if spacing is None else f"{text}, {span(spacing)} apart on average"
 
 

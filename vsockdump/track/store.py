@@ -5,7 +5,9 @@ that side sends).  Rows stay after a connection has ended, for the tables; only 
 are the ended ones that were silent for longest forgotten first, and counted.
 """
 
-from typing import Final
+from collections import namedtuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from vsockdump.track.states import TERMINAL
 
 DEFAULT_CAP: Final = 1_000_000
 _FIRST_SIZE: Final = 1024
+_AT_ONCE: Final = 1024  # rows made at a time
 _FORGET_SHARE: Final = 8  # at the cap one in so many is forgotten at once
 
 # What every packet touches stands first: 64 bytes of a connection, 80 of a flow.
@@ -93,6 +96,13 @@ STALL_DTYPE: Final = np.dtype(
     align=True,
 )
 
+if TYPE_CHECKING:
+    ConnectionRow = Any
+    FlowRow = Any
+else:  # rows as Python's own ints: NumPy's records are slow to read one by one
+    ConnectionRow = namedtuple("ConnectionRow", CONNECTION_DTYPE.names)
+    FlowRow = namedtuple("FlowRow", FLOW_DTYPE.names)
+
 _FRESH_FLOW: Final = np.zeros((), FLOW_DTYPE)
 for _name in ("stalled_since", "first_update_ns", "last_update_ns", "closed_ns"):
     _FRESH_FLOW[_name] = NO_TIME
@@ -114,6 +124,20 @@ class Store:
         self.forgotten = 0
         self.forgotten_packets = 0
         self.forgotten_bytes = 0
+
+    def rows(self) -> Iterator[tuple[ConnectionRow, FlowRow, FlowRow]]:
+        """(connection, what its side 0 sent, what its side 1 sent) of all, by number.
+
+        Rows have the fields of CONNECTION_DTYPE and FLOW_DTYPE as ints.
+        """
+        order = np.argsort(self.connections["number"][: self.used])
+        for first in range(0, self.used, _AT_ONCE):
+            slots = order[first : first + _AT_ONCE]
+            connections = self.connections[slots].tolist()
+            forth = self.flows[2 * slots].tolist()
+            back = self.flows[2 * slots + 1].tolist()
+            for connection, one, other in zip(connections, forth, back, strict=True):
+                yield ConnectionRow(*connection), FlowRow(*one), FlowRow(*other)
 
     def make_room(self) -> NDArray[np.int64] | None:
         """Grow, or at the cap forget some connections.

@@ -509,6 +509,8 @@ class _Core:
         slot: cython.Py_ssize_t
         side: cython.int
         moved: cython.bint = False
+        free: cython.longlong = -1
+        granted: cython.longlong = -1
         # Only the loopback transport sends from CID 1: whatever CID it addresses (1, 2 or
         # a guest's own), the other end is local too and answers from CID 1.
         if low == _LOCAL:
@@ -550,12 +552,17 @@ class _Core:
                 self._judge_sent(f, g)
         self._lifecycle(p, slot, c, side, op)
         self._count(p, c, f, op)
-        if kind != _DGRAM and not self.terminal[c.state]:
-            if moved or op == _RW:
-                self._note_window(p, slot, f, g, side)
-            if moved:
-                self._note_window(p, slot, g, f, 1 - side)
-        self._write(p, o, c, f, g, side)
+        if kind != _DGRAM:
+            free = self._free(f, g)
+            granted = self._free(g, f)
+            if not self.terminal[c.state]:
+                if free >= 0 and (moved or op == _RW):
+                    self._note_window(p, slot, f, free, f.tx - g.fwd, side)
+                if granted >= 0 and moved:
+                    self._note_window(p, slot, g, granted, g.tx - f.fwd, 1 - side)
+            if free == 0 and op == _RW:
+                self.marks |= _M_ZERO_CREDIT
+        self._write(o, c, f, g, side, free, granted)
         return True
 
     @cython.cfunc
@@ -626,7 +633,9 @@ class _Core:
             self.c[slot].state = _OPEN
             self.c[slot].midstream = 1
             self.marks |= _M_MIDSTREAM
-        # At REQUEST and RESPONSE both ends have sent nothing; later that is not known.
+        # At REQUEST and RESPONSE both ends have sent nothing; later that is not known, and
+        # datagrams are not counted.
+        known = known and kind != _DGRAM
         self.f[2 * slot].tx_known = known
         self.f[2 * slot + 1].tx_known = known
 
@@ -962,7 +971,8 @@ class _Core:
         p: cython.pointer(Packet),
         slot: cython.Py_ssize_t,
         f: cython.pointer(Flow),
-        g: cython.pointer(Flow),
+        free: cython.longlong,
+        flight: cython.longlong,
         side: cython.int,
     ) -> cython.void:
         """Keep the smallest free credit of `side`, the sender of `f`, and its stalls.
@@ -970,10 +980,6 @@ class _Core:
         A sender stalls from the packet that uses its last free byte up to the one that
         gives it some.
         """
-        free: cython.longlong = self._free(f, g)
-        flight: cython.longlong = f.tx - g.fwd
-        if free < 0:
-            return
         f.free_seen = 1
         if free < f.min_free:
             f.min_free = free
@@ -1020,36 +1026,33 @@ class _Core:
     @cython.nogil
     def _write(
         self,
-        p: cython.pointer(Packet),
         o: cython.pointer(Tracked),
         c: cython.pointer(Connection),
         f: cython.pointer(Flow),
         g: cython.pointer(Flow),
         side: cython.int,
+        free: cython.longlong,
+        granted: cython.longlong,
     ) -> cython.void:
-        """Fill the row's tracked columns."""
+        """Fill the row's tracked columns; -1 stands for unknown credit."""
         known: cython.uchar = _K_SIDE if c.side_known else 0
-        free: cython.longlong = -1
-        granted: cython.longlong = -1
-        o.tx_cnt = 0
-        o.in_flight = 0
-        o.free = 0
-        o.granted = 0
-        if p.virtio_type != _DGRAM:
-            free = self._free(f, g)
-            granted = self._free(g, f)
-            if f.tx_known:
-                known |= _K_TX
-                o.tx_cnt = _u32(f.tx)
-            if free >= 0:
-                known |= _K_FREE | _K_IN_FLIGHT
-                o.free = free
-                o.in_flight = _u32(f.tx - g.fwd)
-                if free == 0 and p.virtio_op == _RW:
-                    self.marks |= _M_ZERO_CREDIT
-            if granted >= 0:
-                known |= _K_GRANTED
-                o.granted = granted
+        if f.tx_known:
+            known |= _K_TX
+            o.tx_cnt = _u32(f.tx)
+        else:
+            o.tx_cnt = 0
+        if free >= 0:
+            known |= _K_FREE | _K_IN_FLIGHT
+            o.free = free
+            o.in_flight = _u32(f.tx - g.fwd)
+        else:
+            o.free = 0
+            o.in_flight = 0
+        if granted >= 0:
+            known |= _K_GRANTED
+            o.granted = granted
+        else:
+            o.granted = 0
         if self.marks:
             c.marks |= self.marks
         o.conn = c.number
