@@ -166,5 +166,6 @@ def test_oracle_tshark() -> None:
 
 
 def count_by_tcpdump(path: Path) -> int:
-    """Lines of tcpdump's summary; it ends with 1 at a cut."""
-    return len(tool("tcpdump", "-nr", path, ok=(0, 1)).splitlines())
+    """Packets that tcpdump prints; it exits with 1 at a cut, and indents hex dumps."""
+    lines = tool("tcpdump", "-nr", path, ok=(0, 1)).splitlines()
+    return sum(not line.startswith(b"\t") for line in lines)

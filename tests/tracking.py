@@ -268,5 +268,6 @@ def check(
         )
         for row, (line, marks) in enumerate(zip(expected, tracking.marks(), strict=True))
     ]
-    assert expected == found
+    wrong = [pair for pair in zip(expected, found, strict=True) if pair[0] != pair[1]]
+    assert not wrong, "".join(f"\nexpected {one}\n   found {other}" for one, other in wrong)
     return tracking

@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from vsockdump import __version__
@@ -37,17 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGPIPE, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     _open_standard_streams()
-    status = _main(argv)
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # What is left in the buffer cannot be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if status == 0:
-            reason = os.strerror(error.errno or 0).lower()
-            print(f"vsockdump: Cannot write to stdout: {reason}.", file=sys.stderr)
-            status = EXIT_INPUT
-    return status
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.version:
+        return _say([version()])
+    if arguments.list_fields:
+        return _list_fields()
+    if arguments.read is None:
+        parser.error("give a capture to read: -r FILE, or -r - for stdin")
+    return _run(parser, arguments)
 
 
 def _open_standard_streams() -> None:
@@ -62,17 +60,23 @@ def _open_standard_streams() -> None:
             assert fd == null
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    if arguments.version:
-        print(version())
-        return 0
-    if arguments.list_fields:
-        return _list_fields()
-    if arguments.read is None:
-        parser.error("give a capture to read: -r FILE, or -r - for stdin")
-    return _run(parser, arguments)
+def _say(lines: Iterable[str]) -> int:
+    """Print lines; the exit status."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        print(f"vsockdump: Cannot write to stdout: {reason}.", file=sys.stderr)
+        _discard_output()
+        return EXIT_INPUT
+    return 0
+
+
+def _discard_output() -> None:
+    """Let Python's last flush succeed, where stdout could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
@@ -84,8 +88,12 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
 
     try:
         return run(_config(parser, arguments))
-    except (CaptureError, OutputError) as error:
+    except CaptureError as error:
         complain(str(error))
+        return EXIT_INPUT
+    except OutputError as error:
+        complain(str(error))
+        _discard_output()
         return EXIT_INPUT
     except (FieldError, StatisticError) as error:
         complain(str(error))
@@ -112,9 +120,7 @@ def version() -> str:
 def _list_fields() -> int:
     from vsockdump.output.fields import list_fields
 
-    for line in list_fields():
-        print(line)
-    return 0
+    return _say(list_fields())
 
 
 class _Parser(argparse.ArgumentParser):

@@ -23,6 +23,8 @@ from vsockdump.track.tracker import Tracker
 from vsockdump.track.window import CONNECTIONS, CreditWindows
 
 SECOND: Final = 10**9
+_SHORTEST: Final = Decimal("1e-9")
+_LONGEST: Final = Decimal("1e9")
 _SIDES: Final = ("initiator", "acceptor")
 _MOST_INTERVALS: Final = 1_000_000
 _MOST_STALLS: Final = 100_000
@@ -75,14 +77,17 @@ def _connection(argument: str) -> int | None:
 def _interval(argument: str) -> int:
     """An interval in nanoseconds; 0 means the whole capture."""
     try:
-        interval = int(Decimal(argument) * SECOND)
-    except (InvalidOperation, ValueError, OverflowError):
+        seconds = Decimal(argument)
+    except InvalidOperation:
         raise StatisticError(
             f"-z io takes an interval in seconds, as in -z io,0.1, not {argument or 'nothing'}."
         ) from None
-    if interval < 0 or (interval == 0 and Decimal(argument) != 0) or interval > 2**62:
-        raise StatisticError(f"-z io cannot use an interval of {argument} seconds.")
-    return interval
+    if seconds != 0 and not _SHORTEST <= seconds <= _LONGEST:  # also true of no number
+        raise StatisticError(
+            f"-z io cannot use an interval of {argument} seconds, only 0 (all in one) and"
+            " from 0.000000001 to 1000000000."
+        )
+    return int(seconds * SECOND)
 
 
 def ends(connection: ConnectionRow) -> tuple[Endpoint, Endpoint]:

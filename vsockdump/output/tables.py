@@ -55,7 +55,10 @@ def json_line(statistic: str, values: dict[str, Any]) -> str:
 
 def seconds(nanoseconds: int | None) -> str:
     """A time in seconds with six decimals; empty where it is unknown."""
-    return "" if nanoseconds is None else f"{nanoseconds / 1e9:.6f}"
+    if nanoseconds is None:
+        return ""
+    whole, rest = divmod(abs(nanoseconds) // 1000, 10**6)
+    return f"{'-' if nanoseconds < 0 else ''}{whole}.{rest:06}"
 
 
 def span(nanoseconds: int) -> str:

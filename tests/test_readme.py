@@ -1,0 +1,50 @@
+"""What the README shows is what the program does."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from running import run
+
+from vsockdump.output.fields import FIELDS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def field_table() -> str:
+    """The README's table of fields, from the registry."""
+    rows = []
+    for field in FIELDS:
+        names = ", ".join(f"`{name}`" for name in field.names)
+        rows.append(f"| {names} | {field.meaning} |")
+    return "\n".join(rows)
+
+
+def examples() -> list[tuple[str, str]]:
+    """(command, output) of the README's blocks that begin with a prompt."""
+    found = []
+    for block in README.split("```")[1::2]:
+        first, _, output = block.strip().partition("\n")
+        if first.startswith("$ "):
+            found.append((first[2:], output))
+    return found
+
+
+def test_fields_are_all_in_the_readme() -> None:
+    """The table of fields is that of the registry."""
+    assert field_table() in README
+
+
+def test_there_are_examples() -> None:
+    """The README shows commands with their output."""
+    assert len(examples()) >= 2
+
+
+@pytest.mark.parametrize(("command", "output"), examples())
+def test_examples_print_what_the_readme_says(command: str, output: str) -> None:
+    """Each example, its capture taken from the checkout, prints what stands below it."""
+    program, *arguments = shlex.split(command)
+    assert program == "vsockdump"
+    here = [ROOT / word if word.startswith("captures/") else word for word in arguments]
+    assert output == run(*here).out.rstrip("\n")
