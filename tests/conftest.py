@@ -29,10 +29,22 @@ def time_limit() -> Iterator[None]:
     """Fails a test that waits for ever, as a reader that reads too much from a pipe would."""
 
     def expire(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeoutError(f"the test waits for more than {TIME_LIMIT_S} s")
+        pytest.fail(f"the test waits for more than {TIME_LIMIT_S} s")
 
     before = signal.signal(signal.SIGALRM, expire)
     signal.alarm(TIME_LIMIT_S)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--no-skips`: what tests/run asks for, since it has installed what tests need."""
+    parser.addoption("--no-skips", action="store_true", help="fail if any test was skipped")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A skip hides a missing tool."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

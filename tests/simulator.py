@@ -1012,11 +1012,11 @@ class _Generator:
         return rng.choice(_BUFFERS) if kind == "buffer" else rng.randint(1, _BOTH)
 
     def close_most(self) -> None:
-        """Close both ends, mostly after reading all; some connections stay as they are."""
+        """Close both ends or one, mostly after reading all; some connections stay as they are."""
         for conn in list(self.live):
             if self.rng.random() < 0.25:
                 continue
-            for side in self.rng.sample((0, 1), 2):
+            for side in self.rng.sample((0, 1), self.rng.choice((1, 2, 2, 2))):
                 if self.rng.random() < 0.8:
                     conn.read_all(side)
                 conn.close(side)

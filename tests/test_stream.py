@@ -2,18 +2,20 @@
 
 import contextlib
 import gzip
+import itertools
 import os
 import random
 import stat
 import threading
+import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import lz4.frame
 import pytest
 import zstandard
-from blocks import custom, enhanced, interface, pieces, section
+from blocks import custom, enhanced, pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import FRAME, memory_file, pcap, pcapng, read, read_file
@@ -142,8 +144,7 @@ def test_an_error_while_reading(monkeypatch: pytest.MonkeyPatch) -> None:
         packets = len(next(batches))
         monkeypatch.setattr("os.readv", fail)
         with pytest.raises(CaptureError) as caught:
-            for batch in batches:
-                packets += len(batch)
+            next(batches)
         reader.close()
     assert packets == 2
     offset = 24 + 2 * (16 + len(FRAME))
@@ -214,7 +215,11 @@ def test_a_reader_knows_the_compression(codec: str) -> None:
         reader = FileReader(path)
         list(reader.batches())
         stream = reader.stream
-        assert (codec, len(packed), len(packed)) == (stream.compression, stream.size, stream.position)
+        assert (codec, len(packed), len(packed)) == (
+            stream.compression,
+            stream.size,
+            stream.position,
+        )
         reader.close()
 
 
@@ -270,7 +275,7 @@ def test_compressed_cut_anywhere(codec: str) -> None:
     assert longest >= sum(part.is_packet for part in pieces(content) if part.end <= 500)
 
 
-def test_gzip_gives_all_before_a_cut(codec: str) -> None:
+def test_compressed_content_before_a_cut(codec: str) -> None:
     """Content that was flushed before the cut is not lost."""
     packed = flushed_pieces(codec, [bytes([number]) * 100 for number in range(50)])
     for count in range(1, 50):
@@ -301,7 +306,9 @@ def test_a_wrong_checksum(codec: str) -> None:
     with memory_file(wrong) as path:
         result = read_file(path, content)
     assert len(result.rows) == 20
-    assert f"of the {codec} content, after packet 20: the {codec} data are damaged" in str(result.error)
+    assert f"of the {codec} content, after packet 20: the {codec} data are damaged" in str(
+        result.error
+    )
 
 
 def test_trailing_garbage(codec: str) -> None:
@@ -365,155 +372,218 @@ def flushed_pieces(codec: str, contents: list[bytes]) -> list[bytes]:
     return [begin + packed[0], *packed[1:]]
 
 
-@contextlib.contextmanager
-def pipe() -> Iterator[tuple[str, Callable[[bytes], None], Callable[[], None]]]:
-    """The path of a pipe, how to write to it, and how to end it."""
-    out, into = os.pipe()
-    ends = [out, into]
+class Pipe:
+    """A pipe that is written here and read by its path."""
 
-    def write(data: bytes) -> None:
-        assert len(data) == os.write(into, data)
+    def __init__(self) -> None:
+        self._out, self._into = os.pipe()
+        self.path = f"/proc/self/fd/{self._out}"
 
-    def close() -> None:
-        if into in ends:
-            ends.remove(into)
-            os.close(into)
+    def __enter__(self) -> "Pipe":
+        return self
 
-    try:
-        yield f"/proc/self/fd/{out}", write, close
-    finally:
-        for fd in ends:
-            os.close(fd)
+    def __exit__(self, *_error: object) -> None:
+        self.end()
+        os.close(self._out)
+
+    def write(self, data: bytes) -> None:
+        """Write all of it; waits where the pipe is full."""
+        while data:
+            data = data[os.write(self._into, data) :]
+
+    def end(self) -> None:
+        """No more will be written."""
+        if self._into >= 0:
+            os.close(self._into)
+            self._into = -1
 
 
-def parts_of(content: bytes) -> list[bytes]:
-    """The records or blocks of a file."""
-    return [content[part.start : part.end] for part in pieces(content)]
+def feed(target: Pipe, parts: Iterable[bytes]) -> threading.Thread:
+    """Write the parts in a thread, then end the pipe."""
+
+    def run() -> None:
+        for part in parts:
+            target.write(part)
+        target.end()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
 
 
-def check_growing(content: bytes, sent: list[bytes], done: Callable[[int], int]) -> None:
-    """Send the pieces one by one; after each, what is complete must come out at once.
+class Follower:
+    """A reader of a growing pipe that counts what came out of it."""
 
-    `done` says how many records or blocks are complete after so many pieces.
-    """
-    parts = list(pieces(content))
-    is_pcap = not parts[0].is_packet and parts[0].end == 24
-    got = 1 if is_pcap else 0
-    packets = []
-    with pipe() as (path, write, close):
-        write(sent[0])
-        reader = FileReader(path, rows=3, buffer=200)
-        batches = reader.batches()
-        for number, data in enumerate(sent):
-            if number:
-                write(data)
-            while got < done(number + 1):
-                batch = next(batches)
-                got += len(batch) + len(batch.blocks)
-                packets += [int(row["number"]) for row in batch.rows]
-            assert done(number + 1) == got
-        close()
-        assert [] == list(batches)
-        assert reader.stream.growing
-        reader.close()
-    assert list(range(1, sum(part.is_packet for part in parts) + 1)) == packets
+    def __init__(self, path: str) -> None:
+        self.reader = FileReader(path, rows=3, buffer=200)
+        self.batches = self.reader.batches()
+        self.count = 1 if self.reader.format == "pcap" else 0  # the file header has been read
+        self.numbers: list[int] = []
+
+    def take(self, count: int) -> None:
+        """Take batches up to so many records and blocks, which must be there by now."""
+        while self.count < count:
+            batch = next(self.batches)
+            self.count += len(batch) + len(batch.blocks)
+            self.numbers += batch.rows["number"].tolist()
+        assert count == self.count
 
 
 @pytest.mark.parametrize("content", [pcap(*[FRAME] * 20), every_block("<"), every_block(">")])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_growing_pipe(time_limit: None, content: bytes, seed: int) -> None:
     """Packets come out as soon as they are complete, wherever the pipe splits them."""
-    chosen = random.Random(seed)
-    cuts = [0, 30, *sorted(chosen.sample(range(31, len(content)), 60)), len(content)]
-    sent = [content[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
-    ends = [part.end for part in pieces(content)]
-    check_growing(content, sent, lambda number: sum(end <= cuts[number] for end in ends))
+    parts = list(pieces(content))
+    cuts = [30, *sorted(random.Random(seed).sample(range(31, len(content)), 60)), len(content)]
+    with Pipe() as pipe:
+        pipe.write(content[:30])
+        follower = Follower(pipe.path)
+        for before, cut in itertools.pairwise(cuts):
+            pipe.write(content[before:cut])
+            follower.take(sum(part.end <= cut for part in parts))
+        pipe.end()
+        assert [] == list(follower.batches)
+        assert follower.reader.stream.growing
+        follower.reader.close()
+    packets = sum(part.is_packet for part in parts)
+    assert list(range(1, packets + 1)) == follower.numbers
 
 
 @pytest.mark.parametrize("content", [pcap(*[FRAME] * 20), every_block("<")])
 def test_a_growing_compressed_pipe(time_limit: None, codec: str, content: bytes) -> None:
-    """The same for compressed data flushed after every packet, the pieces split again."""
-    flushed = flushed_pieces(codec, parts_of(content))
-    sent = [half for data in flushed for half in (data[: len(data) // 2], data[len(data) // 2 :])]
-    if codec == "zstd":
-        ending = zstandard.ZstdCompressor().compress(b"")
-    sent[0:2] = [b"".join(sent[0:2])]
-    total = len(flushed)
-
-    with pipe() as (path, write, close):
-        write(sent[0])
-        reader = FileReader(path, rows=3, buffer=200)
-        batches = reader.batches()
-        got = 1 if content[:4] != b"\n\r\r\n" else 0
-        for number, data in enumerate(sent):
-            if number:
-                write(data)
-            complete = (number + 2) // 2
-            while got < complete:
-                batch = next(batches)
-                got += len(batch) + len(batch.blocks)
-            assert got == complete
-        close()
-        assert got == total
+    """The same for data flushed after every packet, each piece written in two parts."""
+    parts = [content[part.start : part.end] for part in pieces(content)]
+    flushed = flushed_pieces(codec, parts)
+    with Pipe() as pipe:
+        pipe.write(flushed[0])
+        follower = Follower(pipe.path)
+        for number, data in enumerate(flushed, 1):
+            if number > 1:
+                pipe.write(data[: number % len(data)])
+                pipe.write(data[number % len(data) :])
+            follower.take(number)
+        pipe.end()
         with pytest.raises(CaptureError, match=f"the {codec} data end early"):
-            next(batches)
-        reader.close()
+            next(follower.batches)
+        follower.reader.close()
 
 
-def test_a_pipe_byte_by_byte(time_limit: None) -> None:
-    """Even the first bytes may come one at a time."""
-    for content in (pcap(FRAME, FRAME), every_block(">")):
-        for data in (content, gzip.compress(content)):
-            with pipe() as (path, write, close):
-
-                def feed(data: bytes = data) -> None:
-                    for at in range(len(data)):
-                        write(data[at : at + 1])
-                    close()
-
-                writer = threading.Thread(target=feed)
-                writer.start()
-                result = read_file(path, content)
-                writer.join()
-            assert read(content).plain() == result.plain()
+@pytest.mark.parametrize("content", [pcap(FRAME, FRAME), every_block(">")])
+def test_a_pipe_byte_by_byte(time_limit: None, content: bytes) -> None:
+    """Even the first bytes may come one at a time, also when compressed."""
+    packed = [content, *(compress(content) for compress in COMPRESS.values())]
+    for data in packed:
+        with Pipe() as pipe:
+            writer = feed(pipe, (data[at : at + 1] for at in range(len(data))))
+            result = read_file(pipe.path, content)
+            writer.join()
+        assert read(content).plain() == result.plain()
 
 
-def test_a_pipe_that_ends_in_a_packet(time_limit: None) -> None:
+def test_a_pipe_that_ends_in_a_packet() -> None:
     """A writer that dies leaves the packets that it wrote, and an error."""
     content = pcap(FRAME, FRAME)
-    for cut in range(5, len(content)):
-        with pipe() as (path, write, close):
-            write(content[:cut])
-            close()
-            assert read(content[:cut]).plain() == read_file(path, content).plain()
+    for cut in range(len(content)):
+        with Pipe() as pipe:
+            pipe.write(content[:cut])
+            pipe.end()
+            assert read(content[:cut]).plain() == read_file(pipe.path, content).plain()
+
+
+def test_a_fifo(time_limit: None, tmp_path: Path) -> None:
+    """A named pipe is read like any other."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    content = pcap(FRAME)
+    writer = threading.Thread(target=path.write_bytes, args=(content,))
+    writer.start()
+    assert [FRAME] == read_file(str(path), content).packets
+    writer.join()
+
+
+# --- memory and large files --------------------------------------------------------------
+
+RECORDS = pcap(*[FRAME] * 10_000)
+TIMES = 50_000_000 // len(RECORDS)
+SEVERAL_BUFFERS = 16 * BUFFER
+
+
+@contextlib.contextmanager
+def little_memory() -> Iterator[None]:
+    """What is allocated meanwhile stays far below the 50 MB of these captures."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < SEVERAL_BUFFERS
+    finally:
+        tracemalloc.stop()
 
 
 def test_memory_does_not_grow_with_a_pipe(time_limit: None) -> None:
-    """50 MB through a pipe use one buffer of the size it had at the beginning."""
-    records = pcap(*[FRAME] * 10_000)
-    body, times = records[24:], 50_000_000 // len(records) + 1
-    with pipe() as (path, _write, close):
-        into = int(path.rsplit("/", 1)[1])
-
-        def feed() -> None:
-            target = writing_end(into)
-            with open(target, "wb", buffering=0, closefd=False) as sink:
-                send(sink.fileno(), records[:24])
-                for _ in range(times):
-                    send(sink.fileno(), body)
-            close()
-
-        writer = threading.Thread(target=feed)
-        writer.start()
-        reader = FileReader(path)
-        buffers = {id(reader._buffer.obj)}
-        packets = largest = 0
-        for batch in reader.batches():
-            packets += len(batch)
-            largest = max(largest, len(batch.buffer))
-            buffers.add(id(batch.buffer.obj))
-        reader.close()
+    """50 MB through a pipe use one buffer, of the size it had at the beginning."""
+    with Pipe() as pipe:
+        writer = feed(pipe, itertools.chain([RECORDS], itertools.repeat(RECORDS[24:], TIMES)))
+        with little_memory():
+            reader = FileReader(pipe.path)
+            packets, buffers = 0, set()
+            for batch in reader.batches():
+                packets += len(batch)
+                assert len(batch.buffer) <= BUFFER
+                buffers.add(id(batch.buffer.obj))
+            reader.close()
         writer.join()
-    assert 10_000 * times == packets
-    assert largest <= BUFFER
-    assert len(buffers) == 1
+    assert (10_000 * (TIMES + 1), 1) == (packets, len(buffers))
+
+
+def test_memory_does_not_grow_with_a_file() -> None:
+    """Nor does a file of 50 MB, which is read ahead, use more than some buffers."""
+    with memory_file(RECORDS + RECORDS[24:] * TIMES) as path, little_memory():
+        reader = FileReader(path)
+        assert reader.stream.size > LARGE
+        assert 10_000 * (TIMES + 1) == sum(map(len, reader.batches()))
+        reader.close()
+
+
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    """A capture that is read ahead: real packets, over and over, and large blocks between."""
+    sections = [path.read_bytes() for path in sorted(CAPTURES.glob("*.pcapng"))]
+    between = pcapng(custom("<", bytes(BUFFER + 5000)), enhanced("<", FRAME))
+    content = b"".join(sections) * 40 + between + b"".join(sections) * 20 + between
+    assert len(content) > LARGE
+    return content
+
+
+def test_a_large_file_reads_as_a_pipe_does(time_limit: None, build: str, large: bytes) -> None:
+    """Reading ahead changes nothing, and a batch is valid until the next is asked for."""
+    ahead = read(large, build, rows=2000, buffer=1 << 18)
+    with Pipe() as pipe:
+        writer = feed(pipe, [large])
+        assert ahead.plain() == read_file(pipe.path, large).plain()
+        writer.join()
+    assert ahead.error is None
+    assert sum(part.is_packet for part in pieces(large)) == len(ahead.rows)
+
+
+def test_a_large_file_that_is_cut(large: bytes) -> None:
+    """Damage far behind is an error at the right place, after all packets before it."""
+    parts = list(pieces(large))
+    for cut in (LARGE + 1, len(large) // 2, len(large) - 1, len(large) - 50):
+        result = read(large[:cut], rows=2000, buffer=1 << 18)
+        assert sum(part.is_packet for part in parts if part.end <= cut) == len(result.rows)
+        assert max(part.start for part in parts if part.start <= cut) == result.offset
+        assert result.error is not None
+
+
+def test_a_large_file_may_be_left(time_limit: None, large: bytes) -> None:
+    """Closing a reader early, or before it has begun, ends its thread."""
+    with memory_file(large) as path:
+        before = threading.active_count()
+        FileReader(path).close()
+        reader = FileReader(path)
+        reader.batches()
+        reader.close()
+        reader = FileReader(path)
+        next(reader.batches())
+        reader.close()
+        assert before == threading.active_count()

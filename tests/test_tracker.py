@@ -3,25 +3,34 @@
 The charts (see tracking.py) are read like sequence charts; `=>` says what must come out.
 """
 
-from typing import Final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scenario import pattern
+from simulator import Repeat, Traffic, random_traffic
 from tracking import (
     CAPTURES,
     TRACKER,
     Tracking,
+    batches_of,
     check,
     differences,
     packets_of,
+    track,
     track_file,
     track_packets,
     uncompiled,
 )
+from truth import expected, found
 
-from vsockdump.batch import NO_TIME, Rows
+from vsockdump.batch import FLAT_DTYPE, NO_TIME, TRACKED_DTYPE, Batch, Known, Rows
 from vsockdump.track.marks import MARKS, WRONG, Mark, words
+from vsockdump.track.store import CONNECTION_DTYPE, FLOW_DTYPE, STALL_DTYPE
 from vsockdump.wire import SocketType
 
 BUILDS: Final = (TRACKER, uncompiled("tracker"))
@@ -801,9 +810,7 @@ def forget_times(rows: Rows) -> None:
 
 def test_packets_without_time() -> None:
     """With no time at all a connection has none, and neither stalls nor timeouts."""
-    tracking = check(
-        STALLED + "+9s 3:1024 < host:5000 RST fwd=1 => reset", adapt=forget_times
-    )
+    tracking = check(STALLED + "+9s 3:1024 < host:5000 RST fwd=1 => reset", adapt=forget_times)
     row = tracking.connection(1)
     assert [NO_TIME] * 3 == [row["first_ns"], row["last_ns"], row["ended_ns"]]
     assert [] == stalls(tracking)
@@ -993,7 +1000,10 @@ _OPENED: Final = "0 3:1 > host:2 REQUEST\n+1ms 3:1 < host:2 RESPONSE buf=100\n"
 _CLOSED: Final = _OPENED + "+1ms 3:1 > host:2 RST\n"
 MARKED: Final = {
     Mark.MIDSTREAM: ("0 3:1 > host:2 RW 1", "0 3:1 > host:2 REQUEST"),
-    Mark.TAP_REPEAT: (_OPENED + "+1ms 3:1 > host:2 RW 5 wire=+1", _OPENED + "+1ms 3:1 > host:2 RW 6"),
+    Mark.TAP_REPEAT: (
+        _OPENED + "+1ms 3:1 > host:2 RW 5 wire=+1",
+        _OPENED + "+1ms 3:1 > host:2 RW 6",
+    ),
     Mark.CUT: ("0 3:1 > host:2 RW 50 wire=+50 cap=125", "0 3:1 > host:2 RW 50 wire=+50 cap=126"),
     Mark.NO_SOCKET: ("0 3:1 > host:2 RST nosock", "0 3:1 > host:2 RST buf=0 fwd=1"),
     Mark.LATER_RST: (_CLOSED + "+1ms 3:1 < host:2 RST", _CLOSED),
@@ -1015,7 +1025,10 @@ MARKED: Final = {
         _OPENED + "+1ms 3:1 > host:2 RW type=SEQPACKET",
         _OPENED + "+1ms 3:1 > host:2 RW type=DGRAM",
     ),
-    Mark.NOT_ESTABLISHED: ("0 3:1 > host:2 REQUEST\n+1ms 3:1 > host:2 RW 5", _OPENED + "1 3:1 > host:2 RW 5"),
+    Mark.NOT_ESTABLISHED: (
+        "0 3:1 > host:2 REQUEST\n+1ms 3:1 > host:2 RW 5",
+        _OPENED + "1 3:1 > host:2 RW 5",
+    ),
     Mark.AFTER_SHUTDOWN: (
         _OPENED + "1 3:1 > host:2 SHUTDOWN flags=SEND\n2 3:1 > host:2 RW 5",
         _OPENED + "1 3:1 > host:2 SHUTDOWN flags=RCV\n2 3:1 > host:2 RW 5",
@@ -1081,3 +1094,205 @@ def test_marks_have_words() -> None:
     assert len(Mark) == len({text.word for text in MARKS.values()})
     assert ["mid-stream", "fwd_cnt back"] == words(Mark.MIDSTREAM | Mark.FWD_BACK)
     assert {mark for mark in Mark if mark & WRONG} == {mark for mark in Mark if MARKS[mark].wrong}
+
+
+# --- the simulator as ground truth -----------------------------------------------------
+
+
+class Tap(NamedTuple):
+    """Some traffic, where and how it is captured, and in what batches it is read."""
+
+    seed: int
+    repeat: Repeat
+    vantage: Literal["host", "guest"]
+    joined: bool
+    rows: int
+
+    def traffic(self, snaplen: int | None = None) -> Traffic:
+        """The capture, and its truth."""
+        return random_traffic(
+            self.seed,
+            repeat=self.repeat,
+            vantage=self.vantage,
+            joined=self.joined,
+            snaplen=snaplen,
+        )
+
+
+TAPS: Final = st.builds(
+    Tap,
+    st.integers(0, 2**32),
+    st.sampled_from(get_args(Repeat)),
+    st.sampled_from(("host", "guest")),
+    st.booleans(),
+    st.sampled_from((1, 7, 8192)),
+)
+
+
+def compare(tap: Tap, traffic: Traffic, start: int = 0) -> None:
+    """Track the packets from `start` on and hold all that comes out against the truth."""
+    tracking = track_packets(traffic.seen[start:], rows=tap.rows)
+    rows, summaries = expected(traffic, tracking, tap.repeat, start)
+    found_rows, found_summaries = found(tracking)
+    for row, found_row in zip(rows, found_rows, strict=True):
+        assert row == found_row
+    assert summaries == found_summaries
+
+
+@given(TAPS)
+@settings(deadline=None, max_examples=150)
+def test_the_tracker_sees_the_truth(tap: Tap) -> None:
+    """Every connection, byte, counter, state and stall, at both ends and in every tap mode."""
+    compare(tap, tap.traffic())
+
+
+@given(TAPS, st.sampled_from((76, 100, 5000)))
+@settings(deadline=None, max_examples=50)
+def test_a_snaplen_hides_bytes_only(tap: Tap, snaplen: int) -> None:
+    """All the rest is as true as without it."""
+    compare(tap, tap.traffic(snaplen))
+
+
+@given(TAPS, st.floats(0, 1))
+@settings(deadline=None, max_examples=150)
+def test_what_a_late_capture_says_is_true(tap: Tap, share: float) -> None:
+    """Without its first packets less is known, and nothing of what is known is wrong."""
+    traffic = tap.traffic()
+    compare(tap, traffic, int(share * (len(traffic.seen) - 1)))
+
+
+def test_a_late_capture_learns_tx_cnt() -> None:
+    """What is sent, used up and read in time makes counters known in random traffic, too."""
+    learnt = 0
+    for seed in range(20):
+        tracking = track_packets(random_traffic(seed, joined=True).seen)
+        late = np.isin(tracking.tracked["conn"], numbers_of_late(tracking))
+        learnt += np.count_nonzero(tracking.tracked["known"][late] & Known.TX_CNT)
+    assert learnt > 100
+
+
+def numbers_of_late(tracking: Tracking) -> list[int]:
+    """The connections that began before the capture."""
+    rows = tracking.connections
+    numbers: list[int] = rows["number"][rows["side_known"] == 0].tolist()
+    return numbers
+
+
+def test_stalls_are_those_the_simulator_felt() -> None:
+    """With constant buffers, the stalls are those that the simulator itself wrote down."""
+    compared = 0
+    for seed in range(60):
+        traffic = random_traffic(seed)
+        tracking = track_packets(traffic.seen)
+        for number, outcome in enumerate(traffic.connections, 1):
+            if has_constant_buffers(traffic, number - 1):
+                rows = tracking.stalls[tracking.stalls["conn"] == number]
+                stalled = [(one["side"], one["start_ns"], one["end_ns"]) for one in rows]
+                ended = [stall for stall in outcome.stalls if stall.end_ns is not None]
+                assert sorted(ended) == sorted(stalled)
+                compared += len(stalled)
+    assert compared > 20
+
+
+def has_constant_buffers(traffic: Traffic, conn: int) -> bool:
+    """Whether neither end of a connection changed its buffer, and it was not reset."""
+    truths = [seen.truth for seen in traffic.seen if seen.truth.conn == conn]
+    buffers = {(one.side, one.sender_buf) for one in truths if one.sender_buf is not None}
+    return len(buffers) <= 2 and traffic.connections[conn].state == "open"
+
+
+# --- two builds, any batches -----------------------------------------------------------
+
+FILES: Final = sorted(CAPTURES.glob("*.pcap*"))
+
+
+def names(path: Path) -> str:
+    """The name of a capture, for the test's."""
+    return path.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=names)
+def test_both_builds_agree_on_captures(path: Path) -> None:
+    """The source run as Python tracks real traffic to the same columns and the same store."""
+    compiled, pure = (track_file(path, module) for module in BUILDS)
+    assert [] == differences(compiled, pure)
+
+
+@given(TAPS, st.floats(0, 1))
+@settings(deadline=None, max_examples=20)
+def test_both_builds_agree_on_random_traffic(tap: Tap, share: float) -> None:
+    """Also where a capture begins late, and whatever the batches are."""
+    seen = tap.traffic().seen
+    seen = seen[int(share * (len(seen) - 1)) :]
+    compiled, pure = (track_packets(seen, module, tap.rows) for module in BUILDS)
+    assert [] == differences(compiled, pure)
+
+
+@pytest.mark.parametrize("path", FILES, ids=names)
+@pytest.mark.parametrize("rows", [1, 7])
+def test_batches_do_not_matter_in_captures(path: Path, rows: int) -> None:
+    """One packet at a time gives the same as all at once."""
+    assert [] == differences(track_file(path), track_file(path, rows=rows))
+
+
+@given(TAPS)
+@settings(deadline=None, max_examples=20)
+def test_batches_do_not_matter(tap: Tap) -> None:
+    """Nor in random traffic."""
+    seen = tap.traffic().seen
+    assert [] == differences(track_packets(seen), track_packets(seen, rows=tap.rows))
+
+
+def test_batches_may_be_any_rows_of_an_array() -> None:
+    """Slices, steps and copies of one array are tracked as what they are."""
+    seen = random_traffic(3).seen
+    (batch,) = (batch.copy() for batch in batches_of(seen))
+    cuts = [(0, 5), (5, 9), (9, 10), (10, 40), (40, len(batch))]
+
+    def sliced() -> Iterator[Batch]:
+        for number, (start, stop) in enumerate(cuts):
+            rows = batch.rows[start:stop]
+            if number == 3:
+                rows = np.repeat(rows, 2)[::2]
+            yield Batch(rows, batch.buffer, batch.layout)
+
+    assert [] == differences(track([batch]), track(sliced()))
+
+
+def test_an_empty_batch_is_nothing() -> None:
+    """Sources give batches without packets for blocks at the end of a file."""
+    (batch,) = (batch.copy() for batch in batches_of(packets_of("0 3:1 > host:2 REQUEST")))
+    tracking = track([batch.head(0), batch, batch.head(0)])
+    assert [1] == tracking.tracked["conn"].tolist()
+
+
+NUMPY_CODES: Final = {
+    "unsigned long long": "u8",
+    "long long": "i8",
+    "unsigned int": "u4",
+    "unsigned short": "u2",
+    "unsigned char": "u1",
+}
+
+
+def numpy_code(kind: object) -> str:
+    """NumPy's code of a C type as Cython's pure Python mode has it."""
+    return NUMPY_CODES[repr(kind)]
+
+
+@pytest.mark.parametrize(
+    ("struct", "dtype"),
+    [
+        ("Packet", FLAT_DTYPE),
+        ("Tracked", TRACKED_DTYPE),
+        ("Connection", CONNECTION_DTYPE),
+        ("Flow", FLOW_DTYPE),
+        ("Stall", STALL_DTYPE),
+    ],
+)
+def test_structs_are_the_dtypes(struct: str, dtype: np.dtype[np.void]) -> None:
+    """C and NumPy have the same fields, in the same order and of the same size."""
+    members = getattr(uncompiled("tracker"), struct)._members
+    codes = {name: numpy_code(kind) for name, kind in members.items()}
+    assert {name: dtype[name].str.lstrip("<|") for name in dtype.names or ()} == codes
+    assert list(dtype.names or ()) == list(members)

@@ -56,7 +56,7 @@ def _open_standard_streams() -> None:
     for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)  # the lowest free number: `fd`
-            setattr(sys, name, open(null, mode))
+            setattr(sys, name, open(null, mode))  # noqa: SIM115 - stays open
             assert fd == null
 
 

@@ -3,7 +3,7 @@
 Rules for editors: one buffer for the whole file, moved and refilled, so that memory does
 not grow with the capture; it grows only for a block that is larger than it.  A large file
 is scanned in a thread, a few batches ahead; these must not share memory, so that there the
-rows take turns and a refill is a new buffer.  Formats know their headers (pcap.py,
+rows and buffers take turns.  Formats know their headers (pcap.py,
 pcapng.py), the scanner knows the records.
 """
 
@@ -49,7 +49,12 @@ class FileReader:
         self._turn = 0
         self._running: Generator[Batch] | None = None
         self._table = InterfaceTable()
-        self._buffer = memoryview(bytearray(buffer))
+        # Of AHEAD batches none is in the buffer after the last one's.
+        count = AHEAD + 1 if self._in_thread else 1
+        self._buffers = [memoryview(bytearray(buffer)) for _ in range(count)]
+        self._buffer = self._buffers[0]
+        self._buffer_turn = 0
+        self._lent = False  # whether a batch lies in the current buffer
         self._pos = self._end = 0  # what of the buffer is read but not yet scanned
         self._base = 0  # file offset of the buffer's first byte
         self._fault = ""  # what is wrong with the file, once it is known
@@ -134,6 +139,7 @@ class FileReader:
         data = self._buffer[: self._end]
         rows = self._sets[self._turn].rows[:count]
         self._turn = (self._turn + 1) % len(self._sets)
+        self._lent = True
         batch = Batch(rows, data, self._parser.layout, tuple(blocks))
         # Counted here, where it may happen beside the tracking of the batch before.
         _ = batch.foreign
@@ -159,9 +165,12 @@ class FileReader:
         size = len(self._buffer)
         if left == size:
             size *= 2
-        target = self._buffer
-        if self._in_thread or size > len(target):
-            target = np.empty(size, np.uint8).data
+        if self._lent:
+            self._buffer_turn = (self._buffer_turn + 1) % len(self._buffers)
+            self._lent = False
+        target = self._buffers[self._buffer_turn]
+        if len(target) < size:
+            target = self._buffers[self._buffer_turn] = memoryview(bytearray(size))
         target[:left] = self._buffer[self._pos : self._end]
         self._buffer = target
         self._base += self._pos

@@ -41,6 +41,31 @@ class _Codec(NamedTuple):
     step: int
 
 
+class _Lz4Frame:
+    """lz4's decompressor, which without a limit for its output may keep some of it back."""
+
+    _LIMIT: Final = 1 << 20
+
+    def __init__(self) -> None:
+        import lz4.frame
+
+        self._frame = lz4.frame.LZ4FrameDecompressor()
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._frame.eof)
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._frame.unused_data or b""
+
+    def decompress(self, data: bytes, /) -> bytes:
+        pieces = [self._frame.decompress(data, self._LIMIT)]
+        while not (self._frame.needs_input or self._frame.eof):
+            pieces.append(self._frame.decompress(b"", self._LIMIT))
+        return b"".join(pieces)
+
+
 def _gzip() -> _Codec:
     return _Codec("gzip", lambda: zlib.decompressobj(31), zlib.error, 1 << 14)
 
@@ -53,9 +78,7 @@ def _zstd() -> _Codec:
 
 
 def _lz4() -> _Codec:
-    import lz4.frame
-
-    return _Codec("lz4", lz4.frame.LZ4FrameDecompressor, RuntimeError, 1 << 16)
+    return _Codec("lz4", _Lz4Frame, RuntimeError, 1 << 16)
 
 
 _CODECS: Final = {

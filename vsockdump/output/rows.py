@@ -28,15 +28,16 @@ class Kind(IntEnum):
 
     DEC = 0  # unsigned decimal, right-aligned in `digits` characters
     HEX8 = 1  # 0x and 8 hexadecimal digits
-    CLOCK = 2  # signed nanoseconds: hh:mm:ss and a fraction
-    SECONDS = 3  # signed nanoseconds: seconds and a fraction
-    WORD = 4  # index into `words`; from the last one on: that word and the value
-    CID = 5  # name of a context id
-    BYTES = 6  # `sizes` bytes of the buffer in hexadecimal
-    HEX_DUMP = 7  # the same as tcpdump -x shows it
-    FULL_DUMP = 8  # ... as -X
-    ASCII_DUMP = 9  # ... as -A
-    TEXT = 10  # a bytes object
+    CLOCK = 2  # nanoseconds of a day: hh:mm:ss and a fraction
+    SPAN = 3  # signed nanoseconds: a minus sign or a space, then the same
+    SECONDS = 4  # signed nanoseconds: seconds and a fraction
+    WORD = 5  # index into `words`; from the last one on: that word and the value
+    CID = 6  # name of a context id
+    BYTES = 7  # `sizes` bytes of the buffer in hexadecimal
+    HEX_DUMP = 8  # the same as tcpdump -x shows it
+    FULL_DUMP = 9  # ... as -X
+    ASCII_DUMP = 10  # ... as -A
+    TEXT = 11  # a bytes object
 
 
 class Cell:
@@ -66,6 +67,7 @@ class Cell:
 _DEC = cython.declare(cython.int, int(Kind.DEC))
 _HEX8 = cython.declare(cython.int, int(Kind.HEX8))
 _CLOCK = cython.declare(cython.int, int(Kind.CLOCK))
+_SPAN = cython.declare(cython.int, int(Kind.SPAN))
 _SECONDS = cython.declare(cython.int, int(Kind.SECONDS))
 _WORD = cython.declare(cython.int, int(Kind.WORD))
 _CID = cython.declare(cython.int, int(Kind.CID))
@@ -265,6 +267,8 @@ class RowWriter:
             self._word(cell, value)
         elif kind == _CLOCK:
             self._clock(value, self.digits[cell])
+        elif kind == _SPAN:
+            self._span(value, self.digits[cell])
         elif kind == _SECONDS:
             self._seconds(value, self.digits[cell])
         elif kind == _CID:
@@ -375,12 +379,8 @@ class RowWriter:
     @cython.inline
     @cython.exceptval(check=False)
     def _clock(self, value: cython.ulonglong, digits: cython.int) -> cython.void:
-        """A time of day, or a span of time."""
-        seconds: cython.ulonglong
-        if value >> 63:
-            self._byte(45)
-            value = (~value + 1) & _ALL_BITS
-        seconds = value // _BILLION
+        """Hours (two digits or more), minutes, seconds and fraction."""
+        seconds: cython.ulonglong = value // _BILLION
         if seconds < 360000:
             self._digits(seconds // 3600, 2)
         else:
@@ -390,6 +390,18 @@ class RowWriter:
         self._byte(58)
         self._digits(seconds % 60, 2)
         self._fraction(value % _BILLION, digits)
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _span(self, value: cython.ulonglong, digits: cython.int) -> cython.void:
+        """A difference of times."""
+        if value >> 63:
+            self._byte(45)
+            value = (~value + 1) & _ALL_BITS
+        else:
+            self._byte(32)
+        self._clock(value, digits)
 
     @cython.cfunc
     @cython.inline

@@ -15,7 +15,7 @@ from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch
 from vsockdump.columns import has_monitor, timed
-from vsockdump.output.tables import ColumnSpec, Table, json_line, render, seconds, span
+from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
 from vsockdump.track.marks import Mark, words
 from vsockdump.track.states import State, state_word
 from vsockdump.track.store import ConnectionRow, FlowRow
@@ -77,17 +77,18 @@ def _connection(argument: str) -> int | None:
 def _interval(argument: str) -> int:
     """An interval in nanoseconds; 0 means the whole capture."""
     try:
-        seconds = Decimal(argument)
+        interval = Decimal(argument)
+        usable = interval == 0 or _SHORTEST <= interval <= _LONGEST
     except InvalidOperation:
         raise StatisticError(
             f"-z io takes an interval in seconds, as in -z io,0.1, not {argument or 'nothing'}."
         ) from None
-    if seconds != 0 and not _SHORTEST <= seconds <= _LONGEST:  # also true of no number
+    if not usable:
         raise StatisticError(
             f"-z io cannot use an interval of {argument} seconds, only 0 (all in one) and"
             " from 0.000000001 to 1000000000."
         )
-    return int(seconds * SECOND)
+    return int(interval * SECOND)
 
 
 def ends(connection: ConnectionRow) -> tuple[Endpoint, Endpoint]:
@@ -145,6 +146,19 @@ class _OfStore:
         """(connection, what the initiator sent, what the acceptor sent), by number."""
         return self._tracker.store.rows()
 
+    @property
+    def _timeless(self) -> bool:
+        """Whether no packet had a time stamp."""
+        return self._tracker.first_ns == NO_TIME
+
+    def _since_first(self, time_ns: int) -> int | None:
+        """Time since the first packet; None where packets have no times."""
+        return None if self._timeless else time_ns - self._tracker.first_ns
+
+    def _duration(self, connection: ConnectionRow) -> int | None:
+        """Time from the first to the last packet; None where packets have no times."""
+        return None if self._timeless else connection.last_ns - connection.first_ns
+
     def _forgotten(self) -> list[str]:
         store = self._tracker.store
         if not store.forgotten:
@@ -169,14 +183,14 @@ _CONV_COLUMNS: Final = (
     ColumnSpec("type", False),
     ColumnSpec("start"),
     ColumnSpec("duration"),
-    ColumnSpec("packets ->"),
-    ColumnSpec("bytes ->"),
-    ColumnSpec("packets <-"),
-    ColumnSpec("bytes <-"),
-    ColumnSpec("min free ->"),
-    ColumnSpec("min free <-"),
-    ColumnSpec("stalled ->"),
-    ColumnSpec("stalled <-"),
+    ColumnSpec("-> packets"),
+    ColumnSpec("bytes"),
+    ColumnSpec("min free"),
+    ColumnSpec("stalled"),
+    ColumnSpec("<- packets"),
+    ColumnSpec("bytes"),
+    ColumnSpec("min free"),
+    ColumnSpec("stalled"),
     ColumnSpec("state", False),
     ColumnSpec("notes", False),
 )
@@ -190,7 +204,7 @@ class Conversations(_OfStore):
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
         """A table, one connection a row; start is relative to the first packet."""
         rows = [self._row(*entry, numeric) for entry in self._connections()]
-        title = f"{len(rows)} connections; -> is initiator to acceptor"
+        title = f"{counted(len(rows), 'connection')}; -> initiator to acceptor, <- back"
         yield from render(Table(title, _CONV_COLUMNS, rows, self._forgotten()), colour)
 
     def _row(
@@ -203,16 +217,10 @@ class Conversations(_OfStore):
             shown(initiator, numeric),
             shown(acceptor, numeric),
             socket_type(connection),
-            seconds(connection.first_ns - self._tracker.first_ns),
-            seconds(last - connection.first_ns),
-            str(forth.packets),
-            str(forth.bytes),
-            str(back.packets),
-            str(back.bytes),
-            _number(_least(forth, "min_free")),
-            _number(_least(back, "min_free")),
-            seconds(stalled_ns(forth, last)),
-            seconds(stalled_ns(back, last)),
+            seconds(self._since_first(connection.first_ns)),
+            seconds(self._duration(connection)),
+            *_sent(forth, last),
+            *_sent(back, last),
             how_it_ended(connection),
             ", ".join(words(connection.marks & _NOTES)),
         )
@@ -234,8 +242,8 @@ class Conversations(_OfStore):
                     "state": state_word(connection.state),
                     "midstream": bool(connection.midstream),
                     "closer": _SIDES[closer] if closer < 2 else None,
-                    "start_ns": connection.first_ns,
-                    "duration_ns": last - connection.first_ns,
+                    "start_ns": None if self._timeless else connection.first_ns,
+                    "duration_ns": self._duration(connection),
                     "first_packet": connection.first_packet,
                     "last_packet": connection.last_packet,
                     "packets": [flow.packets for flow in flows],
@@ -246,6 +254,12 @@ class Conversations(_OfStore):
                     "marks": words(connection.marks),
                 },
             )
+
+
+def _sent(flow: FlowRow, last: int) -> tuple[str, ...]:
+    """What one side sent: packets, bytes, least free credit, time stalled (-: never)."""
+    stalled = seconds(stalled_ns(flow, last)) if _stalls(flow) else "-"
+    return str(flow.packets), str(flow.bytes), _number(_least(flow, "min_free")), stalled
 
 
 def _stalls(flow: FlowRow) -> int:
@@ -273,6 +287,11 @@ _ENDPOINT_KEYS: Final = (
 )
 
 
+def _accepted(connection: ConnectionRow, back: FlowRow) -> bool:
+    """Whether the acceptor took the connection: it answered, and not with RST."""
+    return connection.state != State.REFUSED and bool(connection.midstream or back.packets)
+
+
 class Endpoints(_OfStore):
     """-z endpoints: what every (cid, port) sent and received, the busiest first."""
 
@@ -291,7 +310,7 @@ class Endpoints(_OfStore):
                 total[3] += received.bytes
                 if connection.side_known:
                     total[4] += side == 0
-                    total[5] += side == 1 and not refused
+                    total[5] += side == 1 and _accepted(connection, flows[1])
                 total[6] += refused and side == 1
         return sorted(
             totals.items(), key=lambda item: (-item[1][1] - item[1][3], -item[1][0], item[0])
@@ -300,7 +319,7 @@ class Endpoints(_OfStore):
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
         """A table, one endpoint a row."""
         rows = [(shown(endpoint, numeric), *map(str, total)) for endpoint, total in self._totals()]
-        title = f"{len(rows)} endpoints"
+        title = counted(len(rows), "endpoint")
         yield from render(Table(title, _ENDPOINT_COLUMNS, rows, self._forgotten()), colour)
 
     def json_lines(self) -> Iterator[str]:
@@ -359,6 +378,8 @@ class Credit(_OfStore):
         """A block a direction: totals, updates, stalls, and the window over time."""
         count = 0
         for connection, side, flow, back in self._directions():
+            if count:
+                yield ""
             count += 1
             yield from self._block(connection, side, flow, back, numeric, colour)
         if not count:
@@ -388,8 +409,9 @@ class Credit(_OfStore):
         notes = [*_totals(flow, back), *_update_lines(back)]
         notes += self._stall_lines(connection, side, flow)
         yield from render(Table(title, (), (), notes), colour)
-        yield _WINDOW_LINE.format("time", "buffer", "in flight", "free")
-        for start, size, flight, free in self._samples(connection, side, back):
+        for count, (start, size, flight, free) in enumerate(self._samples(connection, side, back)):
+            if not count:
+                yield _WINDOW_LINE.format("time", "buffer", "in flight", "free")
             shown_time = f"{(start - self._tracker.first_ns) / SECOND:.6f}"
             yield _WINDOW_LINE.format(shown_time, size, flight, free)
 
@@ -447,9 +469,11 @@ class Credit(_OfStore):
 
 
 def _totals(flow: FlowRow, back: FlowRow) -> Iterator[str]:
-    buffer = back.buf if back.credit_seen else None
+    buffer = _number(back.buf if back.credit_seen else None)
+    if flow.credit_seen and back.credit_seen and flow.buf < back.buf:
+        buffer += f" (but the sender's own {flow.buf} limits it)"
     yield (
-        f"  {flow.bytes} bytes, buffer {_number(buffer)}, in flight at most"
+        f"  {flow.bytes} bytes, buffer {buffer}, in flight at most"
         f" {_number(_least(flow, 'max_in_flight'))}, free at least"
         f" {_number(_least(flow, 'min_free'))}"
     )
@@ -544,7 +568,7 @@ class Intervals:
             (*map(seconds, self._bounds(index)), *map(str, self._counts[index].tolist()))
             for index in range(self._used)
         ]
-        title = f"{self._used} intervals" + (
+        title = counted(self._used, "interval") + (
             f" of {span(self._interval)}" if self._interval else ""
         )
         notes = []

@@ -53,6 +53,11 @@ def json_line(statistic: str, values: dict[str, Any]) -> str:
     return json.dumps({"z": statistic, **values}, separators=(",", ":"), ensure_ascii=False)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, which takes an s for the plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def seconds(nanoseconds: int | None) -> str:
     """A time in seconds with six decimals; empty where it is unknown."""
     if nanoseconds is None:

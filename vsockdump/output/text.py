@@ -127,12 +127,10 @@ class TextView:
                     LineColumn(date, _local_day, timed, word=_date),
                     LineColumn(clock, self._time_of_day, timed),
                 ]
-            case 3:
-                clock.prefix += b" "
-                return [LineColumn(clock, self._since_previous, timed)]
-            case _:
-                clock.prefix += b" "
-                return [LineColumn(clock, self._since_first, timed)]
+            case count:
+                span = Cell(Kind.SPAN, prefix, " no time", digits=digits)
+                times = self._since_previous if count == 3 else self._since_first
+                return [LineColumn(span, times, timed)]
 
     def _time_of_day(self, batch: Batch) -> Column:
         return _local(batch) % _DAY_NS

@@ -67,7 +67,7 @@ FLOW_DTYPE: Final = np.dtype(
         ("credit_seen", "u1"),  # fwd and buf of this side are known
         ("free_seen", "u1"),  # min_free and max_in_flight hold
         ("shut", "u1"),  # SHUTDOWN flags of this side
-        ("base_set", "u1"),
+        ("base_set", "u1"),  # of the bounds below: 0 none, 1 the lower one, 2 both
         ("repeat_variant", "u1"),  # 0 unknown, 1 A, 2 B
         ("base", "i8"),  # while tx is unknown: the true tx is base + tx + something in
         ("base_low", "i8"),  # base_low ...

@@ -86,6 +86,7 @@ _EV_ABORTED = cython.declare(cython.int, int(Event.CLOSER_ABORTED))
 _EV_GAVE_UP = cython.declare(cython.int, int(Event.CLOSER_GAVE_UP))
 _CONNECT_TIMEOUT = cython.declare(cython.longlong, CONNECT_TIMEOUT_NS)
 _CLOSE_TIMEOUT = cython.declare(cython.longlong, CLOSE_TIMEOUT_NS)
+_LONGEST = cython.declare(cython.longlong, 2**62)  # no duration is longer; two fit in 64 bits
 
 _M_MIDSTREAM = cython.declare(cython.uint, int(_Mark.MIDSTREAM))
 _M_TAP_REPEAT = cython.declare(cython.uint, int(_Mark.TAP_REPEAT))
@@ -118,6 +119,8 @@ _K_SIDE = cython.declare(cython.uchar, int(_Known.SIDE))
 _NO_TAP = cython.declare(cython.uint, 0x7FFFFFFF)
 _VARIANT_A = cython.declare(cython.int, 1)
 _VARIANT_B = cython.declare(cython.int, 2)
+_BELOW = cython.declare(cython.int, 1)  # values of `base_set`: a lower bound, both bounds
+_BOTH_WAYS = cython.declare(cython.int, 2)
 _NOBODY = cython.declare(cython.int, 2)  # value of `closer` while neither side has closed
 
 # C's view of the arrays: the dtypes of batch.py and store.py, field by field. Cython compares
@@ -263,6 +266,20 @@ def _step(new: cython.longlong, old: cython.longlong) -> cython.longlong:
     return step - _MASK32 - 1 if step > _MASK32 >> 1 else step
 
 
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+@cython.nogil
+def _elapsed(now: cython.longlong, since: cython.longlong) -> cython.longlong:
+    """Time that has passed: 0 where it is not known or the clock went back."""
+    if since == _NO_TIME or now <= since:
+        return 0
+    # Damaged files have times as far apart as 64 bits allow.
+    if since < 0 and now > since + _LONGEST:
+        return _LONGEST
+    return min(now - since, _LONGEST)
+
+
 @cython.cclass
 class _Core:
     """The compiled half of the Tracker: columns of the batch and of the store."""
@@ -274,7 +291,7 @@ class _Core:
     s: Stall[::1]  # stalls that ended in this batch
     stalls: cython.Py_ssize_t
     # hash table of slots + 1, 0 is empty; its size is a power of two
-    table: cython.longlong[::1]
+    table: cython.int[::1]
     table_mask: cython.ulonglong
     k_low: cython.ulonglong  # odd and random: the hash cannot be aimed at
     k_high: cython.ulonglong
@@ -298,7 +315,7 @@ class _Core:
         keys = [int.from_bytes(random_bytes[at : at + 8], "little") | 1 for at in (0, 8, 16, 24)]
         self.k_low, self.k_high, self.k_ports, self.k_place = keys
         self.connections = 0
-        self.clock = 0
+        self.clock = _NO_TIME
         self.earliest = self.latest = _NO_TIME
         self.used = 0
         self.stalls = 0
@@ -335,7 +352,7 @@ class _Core:
         slot: cython.Py_ssize_t
         while size < 4 * self.capacity:
             size *= 2
-        self.table = memoryview(np.zeros(size, "i8"))
+        self.table = memoryview(np.zeros(size, "i4"))
         self.table_mask = size - 1
         for slot in slots:
             at: cython.Py_ssize_t = self._find(
@@ -364,7 +381,7 @@ class _Core:
         """Where in the table the key stands, or the empty place where it would."""
         hashed: cython.ulonglong = low * self.k_low + high * self.k_high
         at: cython.ulonglong
-        entry: cython.longlong
+        entry: cython.Py_ssize_t
         hashed = (hashed + ports * self.k_ports + place * self.k_place) & _MASK64
         hashed = (hashed >> 32 ^ hashed) * self.k_low & _MASK64
         at = hashed >> 32 & self.table_mask
@@ -511,10 +528,11 @@ class _Core:
         moved: cython.bint = False
         free: cython.longlong = -1
         granted: cython.longlong = -1
-        # Only the loopback transport sends from CID 1: whatever CID it addresses (1, 2 or
-        # a guest's own), the other end is local too and answers from CID 1.
-        if low == _LOCAL:
-            high = _LOCAL
+        # Only the loopback transport uses CID 1: whatever CID is at the other end (1, 2 or a
+        # guest's own), that end is local too. It answers from CID 1, but the RST of no
+        # socket comes from the CID that was called.
+        if low == _LOCAL or high == _LOCAL:
+            low = high = _LOCAL
         place = self._tap(p)
         place = place << 33 | cython.cast(cython.ulonglong, p.ifindex) << 1
         if kind == _DGRAM:
@@ -529,7 +547,7 @@ class _Core:
             if self.used >= self.capacity:
                 return False
             if slot >= 0:
-                self._replace(slot)
+                self._replace(slot, p.number)
             slot = self.used
             self.used += 1
             self.table[at] = slot + 1
@@ -560,6 +578,8 @@ class _Core:
                     self._note_window(p, slot, f, free, f.tx - g.fwd, side)
                 if granted >= 0 and moved:
                     self._note_window(p, slot, g, granted, g.tx - f.fwd, 1 - side)
+                elif granted < 0 and g.stalled_since != _NO_TIME:  # fwd_cnt ran ahead
+                    self._end_stall(slot, 1 - side, self.now, p.number)
             if free == 0 and op == _RW:
                 self.marks |= _M_ZERO_CREDIT
         self._write(o, c, f, g, side, free, granted)
@@ -568,12 +588,12 @@ class _Core:
     @cython.cfunc
     @cython.exceptval(check=False)
     @cython.nogil
-    def _replace(self, slot: cython.Py_ssize_t) -> cython.void:
+    def _replace(self, slot: cython.Py_ssize_t, packet: cython.ulonglong) -> cython.void:
         """A new connection takes the tuple of this one."""
         state: cython.int = self.c[slot].state
         if self.terminal[state]:
             return
-        if state == _CONNECTING and self.now - self.c[slot].first_ns > _CONNECT_TIMEOUT:
+        if state == _CONNECTING and _elapsed(self.now, self.c[slot].first_ns) > _CONNECT_TIMEOUT:
             self.c[slot].state = _TIMED_OUT
             self.c[slot].ended_ns = self.c[slot].first_ns + _CONNECT_TIMEOUT
             return
@@ -581,8 +601,8 @@ class _Core:
             self.marks |= _M_STILL_OPEN
         self.c[slot].state = _REPLACED
         self.c[slot].ended_ns = self.now
-        self._end_stall(slot, 0, self.now, 0)
-        self._end_stall(slot, 1, self.now, 0)
+        self._end_stall(slot, 0, self.now, packet)
+        self._end_stall(slot, 1, self.now, packet)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -618,6 +638,7 @@ class _Core:
         self.c[slot].side_known = known
         self.c[slot].first_packet = p.number
         self.c[slot].first_ns = self.now
+        self.c[slot].last_ns = _NO_TIME
         self.c[slot].ended_ns = _NO_TIME
         self.c[slot].marks = 0
         self.c[slot].tap = self._tap(p)
@@ -633,9 +654,9 @@ class _Core:
             self.c[slot].state = _OPEN
             self.c[slot].midstream = 1
             self.marks |= _M_MIDSTREAM
-        # At REQUEST and RESPONSE both ends have sent nothing; later that is not known, and
-        # datagrams are not counted.
-        known = known and kind != _DGRAM
+        # At REQUEST and RESPONSE both ends have sent nothing; later that is not known.
+        # Datagrams are not counted, and what a port sends to itself has no sides.
+        known = known and kind != _DGRAM and not self._to_itself(slot)
         self.f[2 * slot].tx_known = known
         self.f[2 * slot + 1].tx_known = known
 
@@ -723,9 +744,16 @@ class _Core:
         if last != 0:
             if whole == last - f.repeat_len:
                 f.repeat_variant = _VARIANT_A
-            elif whole == last and f.repeat_variant != _VARIANT_A and f.repeat_sum + size <= whole:
+            elif (
+                whole == last
+                and f.repeat_variant != _VARIANT_A
+                and f.repeat_sum + size <= whole
+                and size <= f.repeat_len  # a longer piece begins another packet
+            ):
                 f.repeat_variant = _VARIANT_B
                 skip = f.repeat_sum
+                if size < f.repeat_len:  # the last one, also if earlier ones were not seen
+                    skip = whole - size
         f.repeat_wire = whole
         f.repeat_len = size
         f.repeat_sum = skip + size
@@ -752,8 +780,8 @@ class _Core:
         buf: cython.longlong = p.virtio_buf_alloc
         fwd: cython.longlong = p.virtio_fwd_cnt
         step: cython.longlong
-        if buf == 0:
-            if op == _RST and fwd == 0:
+        if buf == 0 and op == _RST:
+            if fwd == 0:
                 self.marks |= _M_NO_SOCKET
             return False
         if f.credit_seen:
@@ -800,10 +828,9 @@ class _Core:
         """An unknown tx_cnt is at least what the peer says it has consumed."""
         least: cython.longlong
         if not f.base_set:
-            f.base_set = 1
+            f.base_set = _BELOW
             f.base = g.fwd - f.tx
             f.base_low = 0
-            f.base_high = g.limit - g.fwd
         else:
             least = g.fwd - f.tx - f.base
             if least > f.base_low:
@@ -814,22 +841,33 @@ class _Core:
     @cython.exceptval(check=False)
     @cython.nogil
     def _bound_above(self, f: cython.pointer(Flow), g: cython.pointer(Flow)) -> cython.void:
-        """An unknown tx_cnt is at most what the peer has ever allowed."""
+        """An unknown tx_cnt is at most what the peer has ever allowed.
+
+        Only after data, which was sent within that: more may be in flight from before the
+        capture, if the peer's buffer was larger then.
+        """
         most: cython.longlong
         if f.base_set:
             most = g.limit - f.tx - f.base
-            if most < f.base_high:
+            if f.base_set == _BELOW or most < f.base_high:
                 f.base_high = most
+            f.base_set = _BOTH_WAYS
             self._settle(f)
 
     @cython.cfunc
     @cython.exceptval(check=False)
     @cython.nogil
     def _settle(self, f: cython.pointer(Flow)) -> cython.void:
-        """Where the bounds meet, tx_cnt is known from here on."""
-        if f.base_low == f.base_high:
-            f.tx += f.base + f.base_low
-            f.tx_known = 1
+        """Where the bounds meet, tx_cnt is known from here on.
+
+        Where they contradict each other packets were lost; they begin anew.
+        """
+        if f.base_set == _BOTH_WAYS:
+            if f.base_low == f.base_high:
+                f.tx += f.base + f.base_low
+                f.tx_known = 1
+            elif f.base_low > f.base_high:
+                f.base_set = 0
 
     @cython.cfunc
     @cython.inline
@@ -855,7 +893,7 @@ class _Core:
             # A connection from a port to itself has one end in the key: take it as answer.
             if side == 1 or self._to_itself(slot):
                 event = _EV_RESPONSE
-                if state == _CONNECTING and self.now - c.first_ns > _CONNECT_TIMEOUT:
+                if state == _CONNECTING and _elapsed(self.now, c.first_ns) > _CONNECT_TIMEOUT:
                     event = _EV_LATE_RESPONSE
                     self.marks |= _M_LATE_RESPONSE
         elif op == _SHUTDOWN:
@@ -868,7 +906,7 @@ class _Core:
         if following != state:
             c.state = following
             if self.terminal[following]:
-                c.ended_ns = self.now
+                c.ended_ns = self.now if self.now > c.first_ns else c.first_ns
                 self._end_stall(slot, 0, self.now, p.number)
                 self._end_stall(slot, 1, self.now, p.number)
 
@@ -919,10 +957,13 @@ class _Core:
             return _EV_NOTHING
         if self.c[slot].closer == _NOBODY:
             self.c[slot].closer = side
+        if self._to_itself(slot):
+            return _EV_ACCEPTOR_RST
         if state == _CLOSING and self.f[mine].shut == _SEND | _RCV:
-            if not self.f[peer].shut & _SEND:
-                if self.now - self.f[mine].closed_ns >= _CLOSE_TIMEOUT:
+            if self.f[peer].shut != _SEND | _RCV:
+                if _elapsed(self.now, self.f[mine].closed_ns) >= _CLOSE_TIMEOUT:
                     return _EV_GAVE_UP
+            if not self.f[peer].shut & _SEND:
                 return _EV_ABORTED
         return _EV_INITIATOR_RST if side == 0 else _EV_ACCEPTOR_RST
 
@@ -939,14 +980,18 @@ class _Core:
     ) -> cython.void:
         """Totals of the connection and of the flow."""
         c.last_packet = p.number
-        c.last_ns = self.now
+        if self.now > c.last_ns:
+            if c.last_ns == _NO_TIME:  # the first packet that has a time
+                c.first_ns = self.now
+            c.last_ns = self.now
         f.packets += 1
         f.frame_bytes += p.wirelen
         if op == _CREDIT_UPDATE:
-            if f.updates == 0:
+            if f.first_update_ns == _NO_TIME:
                 f.first_update_ns = self.now
             f.updates += 1
-            f.last_update_ns = self.now
+            if self.now > f.last_update_ns:
+                f.last_update_ns = self.now
 
     @cython.cfunc
     @cython.inline
@@ -955,9 +1000,9 @@ class _Core:
     def _free(self, f: cython.pointer(Flow), g: cython.pointer(Flow)) -> cython.longlong:
         """Free credit of the sender of `f`, or -1 where it is not known."""
         window: cython.longlong = g.buf
-        if not f.tx_known or not g.credit_seen:
+        if not f.tx_known or not g.credit_seen or not f.credit_seen:
             return -1
-        if f.credit_seen and f.buf < window:
+        if f.buf < window:
             window = f.buf
         window -= f.tx - g.fwd
         return window if window > 0 else 0
@@ -1007,10 +1052,11 @@ class _Core:
         length: cython.longlong
         if since == _NO_TIME:
             return
-        length = now - since if now > since else 0
+        length = _elapsed(now, since)
         self.f[flow].stalled_since = _NO_TIME
         self.f[flow].stalls += 1
-        self.f[flow].stalled_ns += length
+        if self.f[flow].stalled_ns < _LONGEST:
+            self.f[flow].stalled_ns += length
         if length > self.f[flow].longest_stall_ns:
             self.f[flow].longest_stall_ns = length
         self.s[self.stalls].conn = self.c[slot].number
@@ -1074,7 +1120,7 @@ class Tracker:
         self._core = _Core(os.urandom(32))
         self._core.bind_store(self.store)
         self._core.rebuild([])
-        self._bound = None
+        self._address = 0  # of the first row that is bound
         self.set_taps([0])
         self._tracked = np.zeros(0, TRACKED_DTYPE)
         self._stalls = np.zeros(0, STALL_DTYPE)
@@ -1111,25 +1157,26 @@ class Tracker:
         """
         now = self.last_ns if now_ns is None else now_ns
         live = self.store.connections[: self.store.used]
-        late = (live["state"] == int(State.CONNECTING)) & (
-            now - live["first_ns"] > CONNECT_TIMEOUT_NS
-        )
+        timed = live["first_ns"] != _NO_TIME_PY
+        late = timed & (live["state"] == int(State.CONNECTING))
+        late &= live["first_ns"] < now - CONNECT_TIMEOUT_NS
         live["state"][late] = State.TIMED_OUT
         live["ended_ns"][late] = live["first_ns"][late] + CONNECT_TIMEOUT_NS
 
     def _bind(self, rows) -> None:
         """Views of the batch's columns; sources fill the same array again and again."""
-        array = rows if rows.base is None else rows.base
-        if array is self._bound and len(rows) <= len(self._tracked):
-            return
-        if not isinstance(array, np.ndarray) or array.dtype != rows.dtype or array.ndim != 1:
-            array = rows
-        elif rows.ctypes.data != array.ctypes.data:
-            array = rows
-        self._tracked = np.zeros(len(array), TRACKED_DTYPE)
-        self._stalls = np.zeros(2 * len(array) + 2, STALL_DTYPE)
-        self._core.bind_batch(array, self._tracked, self._stalls)
-        self._bound = array
+        rows = np.ascontiguousarray(rows)
+        address = rows.ctypes.data
+        if address == self._address and len(rows) <= len(self._tracked):
+            return  # the core's views keep that memory from being used for anything else
+        base = rows.base
+        if isinstance(base, np.ndarray) and base.dtype == rows.dtype and base.ndim == 1:
+            if base.ctypes.data == address and base.flags.c_contiguous:
+                rows = base
+        self._tracked = np.zeros(len(rows), TRACKED_DTYPE)
+        self._stalls = np.zeros(2 * len(rows) + 2, STALL_DTYPE)
+        self._core.bind_batch(rows, self._tracked, self._stalls)
+        self._address = address
 
     def _run(self, count: int) -> None:
         """Track all rows, making room in the store as often as needed."""

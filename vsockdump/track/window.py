@@ -146,14 +146,16 @@ class CreditWindows:
     def _slot(self, flow: cython.Py_ssize_t, now: cython.longlong) -> cython.Py_ssize_t:
         """The slot of a time; slots are merged until it is one of them."""
         start: cython.longlong = self.start_view[flow]
-        slot: cython.longlong
+        slot: cython.ulonglong
         if start == _NO_TIME:
             self.start_view[flow] = now
             return 0
         if now < start:
             return 0
-        slot = (now - start) >> self.shift_view[flow]
-        while slot >= _SLOTS:
+        # Unsigned: damaged files have times as far apart as 64 bits allow.
+        slot = cython.cast(cython.ulonglong, now) - cython.cast(cython.ulonglong, start)
+        slot >>= self.shift_view[flow]
+        while slot >= cython.cast(cython.ulonglong, _SLOTS):
             self._merge(flow)
             slot >>= 1
         return slot
