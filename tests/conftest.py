@@ -46,5 +46,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A skip hides a missing tool."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if session.config.getoption("--no-skips") and reporter.stats.get("skipped"):
+    skipped = reporter.stats.get("skipped") if reporter else None
+    if session.config.getoption("--no-skips") and skipped:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -10,15 +10,16 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from blocks import enhanced, interface, pcap_header, pcap_record, section
 from running import tool
 from scenario import build_frame
 
+from vsockdump import capture
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, PACKET_DTYPE, Batch, Layers, Rows
-from vsockdump.capture import reader as reader_module
 from vsockdump.capture import scan
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.reader import FileReader
@@ -30,7 +31,7 @@ PLACES: Final = ("record_at", "packet_at", "payload_at")
 
 def _uncompiled_scanner() -> Any:
     """The Scanner of scan.py as Python runs it, beside the compiled one."""
-    path = Path(reader_module.__file__).with_name("scan.py")
+    path = Path(capture.__file__).with_name("scan.py")
     spec = importlib.util.spec_from_file_location("uncompiled_scan", path)
     assert spec is not None
     assert spec.loader is not None
@@ -45,12 +46,8 @@ SCANNERS: Final[dict[str, Any]] = {"installed": scan.Scanner, "uncompiled": _unc
 @contextlib.contextmanager
 def scanner_of(build: str) -> Iterator[None]:
     """Readers made meanwhile use this build of the scanner."""
-    kept = reader_module.Scanner
-    reader_module.Scanner = SCANNERS[build]  # type: ignore[misc]
-    try:
+    with patch("vsockdump.capture.reader.Scanner", SCANNERS[build]):
         yield
-    finally:
-        reader_module.Scanner = kept  # type: ignore[misc]
 
 
 @contextlib.contextmanager

@@ -192,7 +192,7 @@ TICKS = [0, 1, 999, 10**9, NOW, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 0
 def nanoseconds(ticks: int, resolution: int, offset: int) -> int:
     """The exact time, rounded down, as 64 bits hold it."""
     power = resolution & 0x7F
-    unit = 2**power if resolution & 0x80 else 10**power
+    unit: int = 2**power if resolution & 0x80 else 10**power
     time_ns = ticks * 10**9 // unit + offset * 10**9
     return (time_ns + 2**63) % 2**64 - 2**63
 

@@ -28,7 +28,16 @@ from tracking import (
 )
 from truth import expected, found
 
-from vsockdump.batch import FLAT_DTYPE, NO_TIME, TRACKED_DTYPE, Batch, Known, Rows
+from vsockdump.batch import (
+    FLAT_DTYPE,
+    NO_TIME,
+    TRACKED_DTYPE,
+    Batch,
+    Known,
+    Layers,
+    Malformed,
+    Rows,
+)
 from vsockdump.track.marks import MARKS, WRONG, Mark, words
 from vsockdump.track.store import CONNECTION_DTYPE, FLOW_DTYPE, STALL_DTYPE
 from vsockdump.wire import SocketType
@@ -273,6 +282,15 @@ def test_packets_without_headers_belong_to_no_connection() -> None:
     assert 0 == tracking.store.used
 
 
+def test_foreign_packets_are_nobodys() -> None:
+    """What is not vsock is not tracked, and nothing is wrong with it."""
+
+    def other_link(rows: Rows) -> None:
+        rows["layers"], rows["malformed"] = Layers.NONE, Malformed.FOREIGN
+
+    check("0 3:1 > host:2 REQUEST => none conn=0 tx=- len=0", adapt=other_link)
+
+
 # --- lifecycle -------------------------------------------------------------------------
 
 
@@ -456,6 +474,18 @@ def test_the_closer_aborts() -> None:
     )
 
 
+def test_the_closer_repeats_itself() -> None:
+    """The wait for an answer counts from its first SHUTDOWN."""
+    check(
+        OPENED
+        + """
+        +1ms   3:1024 > host:5000 SHUTDOWN              => closing
+        +8s    3:1024 > host:5000 SHUTDOWN              => closing
+        +1ms   3:1024 > host:5000 RST                   => timed-out
+        """
+    )
+
+
 def test_both_close_at_once() -> None:
     """Two SHUTDOWNs that cross, and whoever resets first, are a clean end."""
     for arrow in "><":
@@ -517,12 +547,26 @@ def test_a_request_repeated() -> None:
         +1s    3:1 > host:2 REQUEST                     => connecting  conn=2
     """)
     assert "replaced" == soon.state(1)
+    assert 1_000_000_000 == soon.connection(1)["ended_ns"]
+    just = check("""
+        0.000  3:1 > host:2 REQUEST                     => connecting  conn=1
+        +2s    3:1 > host:2 REQUEST                     => connecting  conn=2
+    """)
+    assert "replaced" == just.state(1)
     late = check("""
         0.000  3:1 > host:2 REQUEST                     => connecting  conn=1
         +3s    3:1 > host:2 REQUEST                     => connecting  conn=2
     """)
     assert "timed-out" == late.state(1)
     assert 2_000_000_000 == late.connection(1)["ended_ns"]
+
+
+def test_a_request_after_datagrams() -> None:
+    """Datagrams have no connection that could still be open."""
+    check("""
+        0.000  3:9 > host:53 RW 40 type=DGRAM           => datagram    conn=1
+        +1ms   3:9 > host:53 REQUEST type=DGRAM         => connecting  conn=2 tx=-
+    """)
 
 
 def test_a_response_after_the_end() -> None:
@@ -653,6 +697,21 @@ def test_a_stall() -> None:
     assert NO_TIME == flow["stalled_since"]
 
 
+def test_credit_updates_are_counted() -> None:
+    """How many a side sent, the first and the last."""
+    flow = check(
+        OPENED
+        + """
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE         => open
+        +1ms   3:1024 < host:5000 CREDIT_REQUEST        => open
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE         => open
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE         => open
+        """
+    ).flow(1, 1)
+    assert 3 == flow["updates"]
+    assert [2_000_000, 5_000_000] == [flow["first_update_ns"], flow["last_update_ns"]]
+
+
 def test_a_stall_that_goes_on() -> None:
     """At the end of the capture it has begun and not ended."""
     tracking = check(STALLED)
@@ -664,8 +723,15 @@ def test_a_stall_ends_with_its_connection() -> None:
     """RST, or a REQUEST on the same addresses, is the end of waiting."""
     reset = check(STALLED + "+5ms 3:1024 < host:5000 RST => reset")
     assert [(0, 3, 8, 5)] == stalls(reset)
-    again = check(STALLED + "+5ms 3:1024 > host:5000 REQUEST => connecting conn=2 [still open]")
-    assert [(0, 3, 8, 5)] == stalls(again)
+    again = check(
+        STALLED
+        + """
+        +0ms   3:1024 < host:5000 RW 1000 buf=1000      => open  free=0 [credit used up]
+        +5ms   3:1024 > host:5000 REQUEST               => connecting  conn=2 [still open]
+        """
+    )
+    assert [(0, 3, 8, 6), (1, 3, 8, 6)] == stalls(again)
+    assert [1, 1] == again.stalls["conn"].tolist()
 
 
 def test_a_stall_by_a_smaller_buffer() -> None:
@@ -720,6 +786,16 @@ def test_fwd_cnt_back_is_taken_as_it_is() -> None:
     )
 
 
+def test_which_way_a_counter_went() -> None:
+    """Up to half of the circle is forward, the other half is back."""
+    check("""
+        0.000  3:1 < host:2 CREDIT_UPDATE fwd=5             => open  [mid-stream]
+        +1ms   3:1 < host:2 CREDIT_UPDATE fwd=0x80000004    => open
+        +1ms   3:1 < host:2 CREDIT_UPDATE fwd=3             => open
+        +1ms   3:1 < host:2 CREDIT_UPDATE fwd=0x80000003    => open  [fwd_cnt back]
+    """)
+
+
 def test_credit_over_the_wrap() -> None:
     """All differences are taken mod 2^32."""
     check("""
@@ -765,6 +841,29 @@ def test_drained_then_full_tells_tx_cnt() -> None:
         +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=6000 => open  granted=-
         +1ms   3:1 > host:2 RW 900                          => open  tx=-
         +1ms   3:1 > host:2 RW 100                          => open  tx=7000 free=0 [credit used up]
+    """)
+
+
+def test_the_fullest_moment_counts() -> None:
+    """What was learnt from a full window holds when more credit has been given since."""
+    check("""
+        0.000  3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5000 => open  granted=- [mid-stream]
+        +1ms   3:1 > host:2 RW 400                          => open  tx=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5500 => open  granted=-
+        +1ms   3:1 > host:2 RW 100                          => open  tx=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=6100 => open  granted=1000
+        +1ms   3:1 > host:2 RW 7                            => open  tx=6107
+    """)
+
+
+def test_tx_cnt_is_lost_and_learnt_again() -> None:
+    """A count that was learnt and ran behind is learnt anew, from new bounds."""
+    check("""
+        0.000  3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5000 => open  granted=- [mid-stream]
+        +1ms   3:1 > host:2 RW 1000                         => open  tx=6000 [credit used up]
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=9000 => open  granted=- [fwd_cnt ahead]
+        +1ms   3:1 > host:2 RW 300                          => open  tx=-
+        +1ms   3:1 > host:2 RW 700                          => open  tx=10000 [credit used up]
     """)
 
 
@@ -863,11 +962,12 @@ def test_time_that_goes_back() -> None:
     assert 0 == tracking.flow(1, 0)["stalled_ns"]
 
 
-def test_extreme_times() -> None:
+@pytest.mark.parametrize("early", [1 - 2**63, -(2**62), 0])
+def test_extreme_times(early: int) -> None:
     """Times from a damaged file, as far apart as can be, give no error and no negative."""
 
     def stretch(rows: Rows) -> None:
-        rows["time_ns"][2:] = [2**63 - 1, 1 - 2**63] * (len(rows) // 2 - 1)
+        rows["time_ns"][5:] = [early, 2**63 - 1] * (len(rows) // 2 - 3) + [early]
 
     chart = STALLED + 3 * (
         """
@@ -990,6 +1090,40 @@ def test_a_lost_piece() -> None:
     after = VARIANT_B.strip().split("\n", 1)[1].replace("RW 300", "RW 300 seq=1100")
     found = payloads(RESPONSE + VARIANT_B + after + VARIANT_B)
     assert cuts(*[300, 300, 200] * 3)[5:] == found[5:]
+
+
+def test_a_repeat_joined_at_the_end_of_a_packet() -> None:
+    """Variant B: after a shorter piece a longer one begins the next packet."""
+    last = "+1us  3:1 < host:2 RW 200 wire=600+0 seq=600\n"
+    tracking = track_packets(packets_of(last + VARIANT_B * 2))
+    assert cuts(*[300, 300, 200] * 3)[3:] == tracking.data[1:]
+
+
+def test_a_lost_end() -> None:
+    """Variant B: a piece that would run over the frame's end begins the next packet."""
+    lost = VARIANT_B.strip().rsplit("\n", 1)[0] + "\n"
+    again = VARIANT_B.replace("RW 300 wire=+500", "RW 300 wire=+500 seq=800")
+    found = payloads(RESPONSE + lost + again)
+    assert [b"", *cuts(300, 300), *cuts(300, 300, 200, 300, 300, 200)[3:]] == found
+
+
+def test_sizes_that_look_like_variant_a() -> None:
+    """Variant B: a packet is not the rest of one that is complete, whatever its size."""
+    smaller = """
+        +1us  3:1 < host:2 RW 300 wire=+300
+        +1us  3:1 < host:2 RW 300 wire=300+0
+    """
+    expected_pieces = cuts(300, 300, 200, 300, 300)
+    assert [b"", *expected_pieces] == payloads(RESPONSE + VARIANT_B + smaller)
+    begun = "+1us  3:1 < host:2 RW 300 wire=+500\n+1us  3:1 < host:2 RW 500\n"
+    smaller = smaller.replace("+300", "+200").replace("RW 300 wire=300+0", "RW 200 wire=300+0")
+    assert [b"", *cuts(300, 500, 300, 200)] == payloads(RESPONSE + begun + smaller)
+
+
+def test_a_lost_rest_in_variant_a() -> None:
+    """Once variant A was seen, two frames of one size are two packets."""
+    begun = "+1us  3:1 < host:2 RW 300 wire=+500\n"
+    assert [b"", *cuts(300, 300, 200, 300, 300)] == payloads(RESPONSE + VARIANT_A + begun + begun)
 
 
 # --- marks -----------------------------------------------------------------------------
@@ -1167,7 +1301,7 @@ def test_a_late_capture_learns_tx_cnt() -> None:
     for seed in range(20):
         tracking = track_packets(random_traffic(seed, joined=True).seen)
         late = np.isin(tracking.tracked["conn"], numbers_of_late(tracking))
-        learnt += np.count_nonzero(tracking.tracked["known"][late] & Known.TX_CNT)
+        learnt += int(np.count_nonzero(tracking.tracked["known"][late] & Known.TX_CNT))
     assert learnt > 100
 
 
@@ -1280,6 +1414,15 @@ def numpy_code(kind: object) -> str:
     return NUMPY_CODES[repr(kind)]
 
 
+CODES: Final = {
+    "unsigned char": "u1",
+    "unsigned short": "u2",
+    "unsigned int": "u4",
+    "unsigned long long": "u8",
+    "long long": "i8",
+}
+
+
 @pytest.mark.parametrize(
     ("struct", "dtype"),
     [
@@ -1291,8 +1434,162 @@ def numpy_code(kind: object) -> str:
     ],
 )
 def test_structs_are_the_dtypes(struct: str, dtype: np.dtype[np.void]) -> None:
-    """C and NumPy have the same fields, in the same order and of the same size."""
+    """C and NumPy have the same fields, in the same order, of the same size and place."""
     members = getattr(uncompiled("tracker"), struct)._members
-    codes = {name: numpy_code(kind) for name, kind in members.items()}
-    assert {name: dtype[name].str.lstrip("<|") for name in dtype.names or ()} == codes
+    as_in_c = np.dtype([(name, CODES[repr(kind)]) for name, kind in members.items()], align=True)
     assert list(dtype.names or ()) == list(members)
+    assert dtype.fields == as_in_c.fields
+    assert dtype.itemsize == as_in_c.itemsize
+
+
+# --- real captures ---------------------------------------------------------------------
+
+
+def summary(name: str) -> list[tuple[str, tuple[int, int]]]:
+    """State and bytes of each connection of a capture."""
+    tracking = track_file(CAPTURES / name)
+    numbers = range(1, tracking.store.used + 1)
+    return [(tracking.state(number), tracking.bytes(number)) for number in numbers]
+
+
+# What the programs did: see captures/README.md.
+SENT: Final = {
+    "k612_bulk_snap96.pcap": [("closed", (4 << 20, 0))],
+    "k612_bulk_stall.pcap": [("closed", (262144 + 4 * 4096, 0))],
+    "k612_small_buf.pcap": [("closed", (20000, 0))],
+    "k612_seqpacket.pcap": [
+        (
+            "closed",
+            (
+                1 + 15 + 1000 + 65535 + 65536 + 65537 + 150_000 + 200_000 + 4,
+                len("reply with EOR") + 100 * len("truncated "),
+            ),
+        )
+    ],
+    "k612_shutdowns.pcap": [
+        ("closed", (len("req"), len("resp after half close"))),
+        ("closed", (len("still writing"), 0)),
+        ("closed", (0, 0)),
+        ("closed", (0, 0)),
+        ("closed", (len("bye"), 0)),
+        ("closed", (0, 0)),
+        ("closed", (1000 * len("unread "), 0)),
+        ("closed", (0, 0)),
+        ("closed", (0, 0)),
+    ],
+    "k612_refused.pcap": [*[("refused", (0, 0))] * 3, *[("closed", (0, 0))] * 2]
+    + [("refused", (0, 0))] * 3,
+    "k612_any_sll2.pcap": [*[("refused", (0, 0))] * 3, *[("closed", (0, 0))] * 2]
+    + [("refused", (0, 0))] * 3,
+    "k612_many.pcap": [
+        ("closed", (3 * len(f"conn {number} round 0"),) * 2) for number in range(200)
+    ],
+    "l2_guest_view.pcap": [
+        ("closed", (170637, 170637)),
+        ("closed", (73001, 13)),
+        ("refused", (0, 0)),
+        ("closed", (4, 4)),
+        ("open", (31, 0)),
+        ("open", (13197, 2001)),
+    ],
+}
+
+
+SENT["prog_socat.pcapng"] = [("closed", (len("socat line 1\n"),) * 2)] * 3
+SENT["prog_ncat.pcapng"] = [
+    ("closed", (len("hello from ncat\n"), 0)),
+    ("closed", (sum(len(f"{line}\n") for line in range(1, 2001)), 0)),
+    ("refused", (0, 0)),
+]
+SENT["k612_fakeguest.pcap"] = SENT["k61_fakeguest.pcap"] = [
+    ("closed", (23 + 65536, 10_000)),
+    ("reset", (400, 0)),
+    ("refused", (0, 0)),
+    ("timed-out", (0, 0)),  # the guest ignored it
+    ("reset", (len("stray") + 1, 0)),
+    ("refused", (0, 0)),  # DGRAM
+    *[("timed-out", (0, 0))] * 3,  # spoofed addresses: the host dropped them
+    ("refused", (0, 0)),
+    ("open", (len("part one part two"), 9000)),
+    ("timed-out", (0, 0)),  # the guest never answered the SHUTDOWN
+]
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_bytes_are_those_the_programs_sent(name: str) -> None:
+    """Connections of real captures, with what their programs wrote."""
+    assert SENT[name] == summary(name)
+
+
+def streams(name: str, number: int = 1) -> tuple[bytes, bytes]:
+    """What the ends of a connection of a capture sent."""
+    tracking = track_file(CAPTURES / name)
+    both = [b"", b""]
+    for data, row in zip(tracking.data, tracking.tracked, strict=True):
+        if row["conn"] == number:
+            both[int(row["side"])] += data
+    return both[0], both[1]
+
+
+def test_streams_are_what_the_programs_wrote() -> None:
+    """The bytes themselves, across packets and out of the tap's repeat."""
+    question = b"conn 199 round %d"
+    asked = b"".join(question % number for number in range(3))
+    assert (asked, asked.upper()) == streams("k612_many.pcap", 200)
+    assert (b"S" * 262144 + b"more" * 4096, b"") == streams("k612_bulk_stall.pcap")
+    assert (b"req", b"resp after half close") == streams("k612_shutdowns.pcap")
+    echo = b"".join(bytes([size & 255]) * size for size in (1, 100, 5000, 65536, 100_000))
+    assert (echo, echo) == streams("l2_guest_view.pcap")
+    for name in ("k61_fakeguest.pcap", "k612_fakeguest.pcap"):
+        assert (b"part one part two", b"Q" * 9000) == streams(name, 11)
+        assert b"A" * 10_000 == streams(name)[1]
+
+
+@pytest.mark.parametrize("name", ["k612_http.pcap", "prog_http.pcapng"])
+def test_an_http_connection(name: str) -> None:
+    """Three GET, a POST of 30000 bytes, and what came back."""
+    asked, answered = streams(name)
+    assert [3, 1] == [asked.count(method) for method in (b"GET /", b"POST /up")]
+    assert asked.endswith(b"\r\n\r\n" + b"z" * 30_000)
+    assert 1 + 500 + 500 == answered.count(b"hello over vsock\n")
+    assert 4 == answered.count(b"HTTP/1.1 ")
+
+
+def test_an_ssh_connection() -> None:
+    """Both ends begin with their banner."""
+    for stream in streams("prog_ssh.pcapng"):
+        assert stream.startswith(b"SSH-2.0-")
+
+
+@pytest.mark.parametrize("path", FILES, ids=names)
+def test_healthy_captures_have_no_wrong_marks(path: Path) -> None:
+    """Only the guest that was played to do everything wrong gets any."""
+    marks = np.bitwise_or.reduce(track_file(path).tracked["marks"])
+    assert ("fakeguest" in path.name) == bool(marks & WRONG)
+
+
+@pytest.mark.parametrize("path", FILES, ids=names)
+def test_captures_begin_with_their_connections(path: Path) -> None:
+    """All counters of whole connections are known, and no two packets of one disagree."""
+    tracking = track_file(path)
+    whole = tracking.connections["number"][tracking.connections["midstream"] == 0]
+    kinds = tracking.rows["virtio"]["type"]
+    chosen = np.isin(tracking.tracked["conn"], whole) & (kinds != SocketType.DGRAM)
+    assert (tracking.tracked["known"][chosen] & Known.TX_CNT).all()
+    assert (tracking.tracked["known"][chosen] & Known.SIDE).all()
+
+
+def test_a_real_stall() -> None:
+    """A writer that used 262144 bytes of credit and waited for a reader asleep for 1.5 s."""
+    tracking = track_file(CAPTURES / "k612_bulk_stall.pcap")
+    (stall,) = tracking.stalls
+    assert (1, 0) == (int(stall["conn"]), int(stall["side"]))
+    assert 15 == (stall["end_ns"] - stall["start_ns"]) // 10**8
+    assert 262144 == tracking.flow(1, 0)["max_in_flight"]
+
+
+def test_repeats_of_a_real_tap() -> None:
+    """Linux 6.1 showed four frames with more than their own bytes; 6.12 none."""
+    for name, expected_count in (("k61_fakeguest.pcap", 4), ("k612_fakeguest.pcap", 0)):
+        tracked = track_file(CAPTURES / name).tracked
+        assert expected_count == np.count_nonzero(tracked["marks"] & Mark.TAP_REPEAT)

@@ -65,6 +65,8 @@ class Summary(NamedTuple):
     closer: int | None
     stalls: tuple[Stall, ...] | None
     waiting_since: tuple[int, int] | None
+    min_free: tuple[int, int] | None
+    max_in_flight: tuple[int, int] | None
 
 
 def _sorted(stalls: Iterable[Stall]) -> tuple[Stall, ...]:
@@ -119,6 +121,8 @@ def found_summary(tracking: Tracking, number: int) -> Summary:
             for one in tracking.stalls[tracking.stalls["conn"] == number]
         ),
         both("stalled_since"),
+        both("min_free"),
+        both("max_in_flight"),
     )
 
 
@@ -148,6 +152,8 @@ class _Flow:
     packets: int = 0
     frame_bytes: int = 0
     since: int = NO_TIME  # begin of the stall it is in
+    min_free: int = 0xFFFFFFFF
+    max_in_flight: int = 0
 
     def bytes_are_sure(self, seen: Seen) -> bool:
         """Whether the tracker must find the packet's own bytes in its frame.
@@ -227,16 +233,26 @@ class Expected:
         if not self.sure and found.tx_cnt is None:
             row = row._replace(tx_cnt=None)
         if not self.whole:
-            for name in ("in_flight", "free", "granted"):
-                if getattr(found, name) is None:
-                    row = row._replace(**{name: None})
+            row = row._replace(
+                in_flight=None if found.in_flight is None else row.in_flight,
+                free=None if found.free is None else row.free,
+                granted=None if found.granted is None else row.granted,
+            )
         return row
 
     def _note_stalls(self, seen: Seen, number: int) -> None:
-        """A side waits from the packet after which it has no credit to that with some."""
+        """A side waits from the packet after which it has no credit to that with some.
+
+        At the end of the connection it waits no more, and what is free is of no use.
+        """
         truth = seen.truth
+        if truth.state not in _ENDED:
+            sender = self.flows[truth.side]
+            sender.max_in_flight = max(sender.max_in_flight, truth.in_flight or 0)
         for side, free in ((truth.side, truth.free), (1 - truth.side, truth.granted)):
             flow = self.flows[side]
+            if free is not None and truth.state not in _ENDED:
+                flow.min_free = min(flow.min_free, free)
             if truth.state in _ENDED or free:
                 if flow.since != NO_TIME:
                     self.stalls.append(Stall(side, flow.since, seen.time_ns, number))
@@ -265,6 +281,8 @@ class Expected:
             2 if closer is None else closer,
             _sorted(self.stalls) if self.whole else found.stalls,
             (one.since, other.since) if self.whole else found.waiting_since,
+            (one.min_free, other.min_free) if self.whole else found.min_free,
+            (one.max_in_flight, other.max_in_flight) if self.whole else found.max_in_flight,
         )
 
 

@@ -499,7 +499,8 @@ class RowWriter:
     ) -> cython.void:
         """Printable ASCII, tabs and line ends; dots for the rest.
 
-        A carriage return before a line end is left out, as tcpdump does.
+        A carriage return before a line end, or at the very end, is left out, as tcpdump
+        does.
         """
         index: cython.Py_ssize_t
         character: cython.uchar
@@ -507,7 +508,7 @@ class RowWriter:
         self._byte(10)
         for index in range(at, end):
             character = buffer[index]
-            if character == 13 and index + 1 < end and buffer[index + 1] == 10:
+            if character == 13 and (index + 1 == end or buffer[index + 1] == 10):
                 continue
             if character != 32 and character != 10 and character != 9:
                 character = _graphic(character)

@@ -41,6 +41,7 @@ _DAY_NS: Final = 86_400_000_000_000
 _OFFSET_STEP_NS: Final = 900_000_000_000  # time zones change at quarters of an hour
 _DETAIL: Final = "\n\t"
 _SHOWN_MARKS: Final = int(Mark.MIDSTREAM | Mark.NO_SOCKET | Mark.ZERO_CREDIT)
+_EXPLAINED: Final = int(WRONG & ~Mark.MALFORMED)  # what is malformed says so itself
 _LATER_RST: Final = int(Mark.LATER_RST)
 _STATE_SHIFT: Final = 32
 _RST: Final = int(wire.Op.RST)
@@ -372,12 +373,12 @@ def _detail_columns(options: TextOptions) -> list[LineColumn]:
         ),
         LineColumn(
             Cell(Kind.WORD, _DETAIL),
-            marks_of(WRONG),
-            has_marks(WRONG),
+            marks_of(_EXPLAINED),
+            has_marks(_EXPLAINED),
             word=_meanings,
         ),
         LineColumn(
-            Cell(Kind.WORD, _DETAIL),
+            Cell(Kind.WORD, f"{_DETAIL}malformed: "),
             packet_column("malformed"),
             malformed,
             word=lambda why: MALFORMED_TEXT[Malformed(why)],
@@ -388,7 +389,7 @@ def _detail_columns(options: TextOptions) -> list[LineColumn]:
 
 def _meanings(marks: int) -> str:
     return _DETAIL.join(
-        f"{text.word}: {text.meaning}" for mark, text in MARKS.items() if marks & WRONG & mark
+        f"{text.word}: {text.meaning}" for mark, text in MARKS.items() if marks & mark
     )
 
 
