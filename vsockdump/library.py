@@ -98,7 +98,11 @@ class Packet:
 
 
 class Connection:
-    """One connection.  `bytes` and `packets` are (initiator's, acceptor's)."""
+    """One connection.
+
+    `bytes` and `packets` are (initiator's, acceptor's); first_ns and last_ns are the times of
+    its first and last packet, None where packets have no times.
+    """
 
     __slots__ = (
         "acceptor",
@@ -120,7 +124,8 @@ class Connection:
         self.type = socket_type(row)
         self.state = state_word(row.state)
         self.midstream = bool(row.midstream)
-        self.first_ns, self.last_ns = row.first_ns, row.last_ns
+        self.first_ns = None if row.first_ns == NO_TIME else row.first_ns
+        self.last_ns = None if row.last_ns == NO_TIME else row.last_ns
         self.packets = forth.packets, back.packets
         self.bytes = forth.bytes, back.bytes
         self.marks = words(row.marks)

@@ -25,7 +25,6 @@ from vsockdump.columns import (
     is_known,
     packet_column,
     timed,
-    tracked,
     tracked_column,
 )
 from vsockdump.output.rows import Cell, Kind
@@ -191,7 +190,7 @@ _OURS: Final = (
         Kind.BYTES,
         "the captured bytes of the stream, without the tap's repeat",
         tracked_column("data_at"),
-        lambda batch: tracked(batch)["data_cap"] > 0,
+        has_virtio,
         tracked_column("data_cap"),
         json=False,
     ),

@@ -52,11 +52,10 @@ class _JsonColumns:
     def __init__(self) -> None:
         self.columns: list[LineColumn] = []
         self._open: list[str] = []
-        self._quote = ""  # that closes the value before
 
     def end(self) -> str:
         """What closes the line."""
-        return self._quote + "}" * (len(self._open) + 1) + "\n"
+        return "}" * (len(self._open) + 1) + "\n"
 
     def add(self, field: FieldDef) -> None:
         """Add a field under its (correctly spelt) name, and the words for its numbers."""
@@ -67,8 +66,8 @@ class _JsonColumns:
             cell = Cell(Kind.WORD, missing="[]" if is_list else "null")
             self._add(name, LineColumn(cell, field.column, field.holds, word=word))
         elif field.kind == Kind.BYTES:
-            cell = Cell(field.kind, missing="")
-            self._add(name, LineColumn(cell, field.column, field.holds, field.sizes), quote='"')
+            cell = Cell(Kind.QUOTED_BYTES, missing="null")
+            self._add(name, LineColumn(cell, field.column, field.holds, field.sizes))
         else:
             kind = Kind.DEC if field.kind == Kind.HEX8 else field.kind
             self._add(name, LineColumn(Cell(kind, missing="null"), field.column, field.holds))
@@ -77,18 +76,17 @@ class _JsonColumns:
         elif field.kind == Kind.HEX8:
             self._add(name.removesuffix("s") + "_names", _flag_column())
 
-    def _add(self, name: str, column: LineColumn, quote: str = "") -> None:
+    def _add(self, name: str, column: LineColumn) -> None:
         """Add a column; its prefix closes and opens objects as the name's dots ask for."""
         *path, key = name.split(".")
         common = 0
         while common < min(len(path), len(self._open)) and path[common] == self._open[common]:
             common += 1
-        prefix = self._quote + "}" * (len(self._open) - common)
+        prefix = "}" * (len(self._open) - common)
         prefix += "," if self.columns else "{"
         prefix += "".join(f'"{part}":{{' for part in path[common:])
-        column.cell.prefix = f'{prefix}"{key}":{quote}'.encode()
+        column.cell.prefix = f'{prefix}"{key}":'.encode()
         self._open = path
-        self._quote = quote
         self.columns.append(column)
 
 

@@ -34,10 +34,11 @@ class Kind(IntEnum):
     WORD = 5  # index into `words`; from the last one on: that word and the value
     CID = 6  # name of a context id
     BYTES = 7  # `sizes` bytes of the buffer in hexadecimal
-    HEX_DUMP = 8  # the same as tcpdump -x shows it
-    FULL_DUMP = 9  # ... as -X
-    ASCII_DUMP = 10  # ... as -A
-    TEXT = 11  # a bytes object
+    QUOTED_BYTES = 8  # the same in quotation marks
+    HEX_DUMP = 9  # the same as tcpdump -x shows it
+    FULL_DUMP = 10  # ... as -X
+    ASCII_DUMP = 11  # ... as -A
+    TEXT = 12  # a bytes object
 
 
 class Cell:
@@ -72,6 +73,7 @@ _SECONDS = cython.declare(cython.int, int(Kind.SECONDS))
 _WORD = cython.declare(cython.int, int(Kind.WORD))
 _CID = cython.declare(cython.int, int(Kind.CID))
 _BYTES = cython.declare(cython.int, int(Kind.BYTES))
+_QUOTED_BYTES = cython.declare(cython.int, int(Kind.QUOTED_BYTES))
 _HEX_DUMP = cython.declare(cython.int, int(Kind.HEX_DUMP))
 _FULL_DUMP = cython.declare(cython.int, int(Kind.FULL_DUMP))
 _ASCII_DUMP = cython.declare(cython.int, int(Kind.ASCII_DUMP))
@@ -279,6 +281,10 @@ class RowWriter:
             self._hex(value, 8)
         elif kind == _BYTES:
             self._bytes(buffer, value, self.size[cell, row])
+        elif kind == _QUOTED_BYTES:
+            self._byte(34)
+            self._bytes(buffer, value, self.size[cell, row])
+            self._byte(34)
         elif kind == _ASCII_DUMP:
             self._ascii(buffer, value, self.size[cell, row])
         elif kind == _TEXT:
