@@ -15,6 +15,7 @@ from deviations import DEVIATIONS, MONITOR_FIELDS, VIRTIO_FIELDS, Deviation, Fac
 from running import ALL_CAPTURES, CAPTURES, Raw, packets_of, pcap_file, run, run_bytes, tool
 from scenario import parse
 
+import vsockdump
 from vsockdump import wire
 
 FRAME_FIELDS: Final = ["frame.number", "frame.time_epoch", "frame.len", "frame.cap_len"]
@@ -366,3 +367,20 @@ def test_all_header_fields_are_compared() -> None:
         "vsock.virtio.src_port",
         "vsock.virtio.dst_port",
     }
+
+
+@pytest.mark.parametrize("name", ["k612_refused.pcap", "prog_socat.pcapng"])
+def test_pyshark_reads_the_same(name: str) -> None:
+    """Wireshark's engine through pyshark: addresses, ports and ops of every packet."""
+    import asyncio
+
+    import pyshark
+
+    path = CAPTURES / name
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    with pyshark.FileCapture(str(path)) as capture:
+        theirs = [
+            (int(p.vsock.src_cid), int(p.vsock.dst_port), int(p.vsock.virtio_op)) for p in capture
+        ]
+    with vsockdump.open(str(path)) as ours:
+        assert theirs == [(p.src.cid, p.dst.port, int(p.op)) for p in ours if p.src and p.dst]
