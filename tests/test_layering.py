@@ -13,10 +13,11 @@ PACKAGE = Path(__file__).parent.parent / "vsockdump"
 # From low to high; a module imports only from its own rank and below.
 RANKS = (
     ("wire",),
-    ("address", "batch"),
+    ("address", "batch", "privileges"),
     ("columns", "capture", "track", "layers"),
     ("output",),
     ("config", "library"),
+    ("events",),
     ("pipeline",),
     ("cli",),
     ("__main__",),

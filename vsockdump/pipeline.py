@@ -4,25 +4,27 @@ Rules for editors: this file wires and decides nothing that a stage could decide
 to stdout, everything else to stderr, one sentence a line.
 """
 
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import closing
-from types import FrameType
-from typing import Any, Final
+from contextlib import ExitStack, closing
+from typing import Any
 
 import numpy as np
 
+from vsockdump import privileges
 from vsockdump.batch import Batch
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.reader import FileReader
+from vsockdump.capture.source import Source
 from vsockdump.columns import foreign
-from vsockdump.config import Config
+from vsockdump.config import Config, LiveOptions
+from vsockdump.events import Events
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
 from vsockdump.output.progress import Progress
 from vsockdump.output.statistics import Statistic, make
+from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
 
@@ -39,8 +41,38 @@ def run(config: Config) -> int:
     tracker = Tracker(config.max_connections)
     statistics = [make(text, tracker) for text in config.statistics]
     view = _view(config)
-    with closing(FileReader(config.read)) as reader, Interrupt() as interrupt:
-        return _Run(config, reader, tracker, statistics, view, interrupt).run()
+    user = None if config.user is None else privileges.user_named(config.user)
+    with ExitStack() as held:
+        if config.read is not None:
+            source: Source = held.enter_context(closing(FileReader(config.read)))
+        else:
+            source = _listen(config.live, held)
+            user = user or privileges.invoking_user()
+        if user is not None or config.read is None:
+            privileges.drop(user)
+        with Events(source.stop) as events:
+            if config.live.duration:
+                events.after(config.live.duration, source.stop)
+            return _Run(config, source, tracker, statistics, view, events).run()
+
+
+def _listen(options: LiveOptions, held: ExitStack) -> Source:
+    """A live capture, with the device that it needs; `held` closes both."""
+    from vsockdump.capture.packet_socket import PacketSocket, Settings
+    from vsockdump.capture.vsockmon import MonitorDevice, existing
+
+    name, made = options.interface or existing(), ""
+    if name is None:
+        device = held.enter_context(closing(MonitorDevice()))
+        name, made = device.name, ", made for this capture"
+    chosen = {
+        name: value
+        for name in ("snaplen", "ring_kib", "block_timeout_ms")
+        if (value := getattr(options, name)) is not None
+    }
+    source = held.enter_context(closing(PacketSocket(name, Settings(**chosen))))
+    complain(f"listening on {name}{made}.")
+    return source
 
 
 def _view(config: Config) -> Any:
@@ -57,21 +89,21 @@ class _Run:
     def __init__(
         self,
         config: Config,
-        reader: FileReader,
+        source: Source,
         tracker: Tracker,
         statistics: list[Statistic],
         view: Any,
-        interrupt: "Interrupt",
+        events: Events,
     ) -> None:
         self._config = config
-        self._reader = reader
+        self._source = source
         self._tracker = tracker
         self._statistics = statistics
         self._view = view
         self._track = bool(statistics) or view is not None
-        self._flush = config.line_buffered or reader.stream.growing
+        self._flush = config.line_buffered or source.live
         self._vsock = self._foreign = 0
-        self._interrupt = interrupt
+        self._events = events
         self._out = _Stdout()
 
     def run(self) -> int:
@@ -80,14 +112,24 @@ class _Run:
         if config.write is None:
             status = self._read(None)
         else:
-            flush = config.packet_buffered or self._reader.stream.growing
-            with closing(CaptureFile(config.write, self._reader, flush)) as writer:
+            flush = config.packet_buffered or self._source.live
+            with closing(CaptureFile(config.write, self._source, flush)) as writer:
                 status = self._read(writer)
         self._print_statistics()
         self._out.flush()
-        if self._interrupt.caught:
-            complain(f"stopped after {self._vsock + self._foreign} packets.")
+        self._say_counts()
         return status or self._summary()
+
+    def _say_counts(self) -> None:
+        """How much was captured and lost, as tcpdump says it; of a file, where ^C cut it short."""
+        packets = self._vsock + self._foreign
+        counts = self._source.counts()
+        if counts is not None:
+            say(f"{counted(packets, 'packet')} captured")
+            say(f"{counted(counts.received, 'packet')} received by filter")
+            say(f"{counted(counts.dropped, 'packet')} dropped by kernel")
+        elif self._events.caught:
+            complain(f"stopped after {packets} packets.")
 
     def _read(self, writer: CaptureFile | None) -> int:
         """Take all batches; the exit status so far."""
@@ -106,9 +148,9 @@ class _Run:
     def _batches(self) -> Iterator[Batch]:
         """The source's batches, tracked, up to -c packets."""
         left = self._config.limit or None
-        with Progress(self._reader.stream, self._view is not None) as progress:
-            for batch in self._interrupt.until(self._reader.batches()):
-                progress.update(self._reader.packets)
+        with Progress(self._source, self._view is not None) as progress:
+            for batch in self._events.until_stopped(self._source.batches()):
+                progress.update(self._source.packets)
                 if left is not None and len(batch) >= left:
                     yield self._tracked(batch.head(left))
                     return
@@ -118,7 +160,7 @@ class _Run:
 
     def _tracked(self, batch: Batch) -> Batch:
         if self._track:
-            self._tracker.set_taps([place.tap for place in self._reader.interfaces])
+            self._tracker.set_taps([place.tap for place in self._source.interfaces])
             self._tracker.track(batch)
         return batch
 
@@ -153,9 +195,9 @@ class _Run:
         """Say what was left out; a capture without any vsock is not what was meant."""
         if not self._foreign:
             return EXIT_OK
-        types = sorted({place.linktype for place in self._reader.interfaces if not place.kind})
+        types = sorted({place.linktype for place in self._source.interfaces if not place.kind})
         kinds = " of link type " + ", ".join(map(str, types)) if types else ""
-        name = self._reader.stream.name
+        name = self._source.name
         if not self._vsock:
             complain(f"{name} holds no vsock packets: all {self._foreign} are others{kinds}.")
             return EXIT_INPUT
@@ -182,46 +224,11 @@ class _Stdout:
             raise cannot_write("to stdout", error) from None
 
 
-class Interrupt:
-    """^C and SIGTERM end the reading and nothing else: what was begun is finished.
-
-    A context manager; in it, the second signal kills.  `caught` says whether one came.
-    """
-
-    _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.caught = False
-        self._waiting = False
-
-    def __enter__(self) -> "Interrupt":
-        self._before = [signal.signal(number, self._catch) for number in self._SIGNALS]
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in zip(self._SIGNALS, self._before, strict=True):
-            signal.signal(number, handler)
-
-    def _catch(self, number: int, _frame: FrameType | None) -> None:
-        self.caught = True
-        signal.signal(number, signal.SIG_DFL)
-        if self._waiting:
-            raise KeyboardInterrupt
-
-    def until(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches that come before the signal."""
-        while not self.caught:
-            try:
-                self._waiting = True
-                batch = next(batches, None)
-                self._waiting = False
-            except KeyboardInterrupt:
-                return
-            if batch is None:
-                return
-            yield batch
-
-
 def complain(sentence: str) -> None:
+    """One sentence on stderr."""
+    say(f"vsockdump: {sentence}")
+
+
+def say(line: str) -> None:
     """One line on stderr."""
-    print(f"vsockdump: {sentence}", file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)

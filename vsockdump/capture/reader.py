@@ -18,6 +18,7 @@ from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.interface import Interface, InterfaceTable
 from vsockdump.capture.read_ahead import ahead
 from vsockdump.capture.scan import DAMAGED, FULL, NEED_MORE, OTHER_BLOCK, Scanner
+from vsockdump.capture.source import Counts
 from vsockdump.capture.stream import ByteStream
 
 ROWS: Final = 16384
@@ -36,7 +37,7 @@ class _RowSet:
 
 
 class FileReader:
-    """The packets of a capture file, pipe or stdin ("-").
+    """The packets of a capture file, pipe or stdin ("-"): a Source.
 
     Raises CaptureError when made (not a capture) or from `batches` (damage), then with the
     byte offset of the damage and after the packets before it.
@@ -66,6 +67,26 @@ class FileReader:
             raise
 
     @property
+    def name(self) -> str:
+        """The path, or "stdin"."""
+        return self.stream.name
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a pipe, whose packets may come as they are captured."""
+        return self.stream.growing
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file as stored; 0 where that is not known."""
+        return self.stream.size
+
+    @property
+    def position(self) -> int:
+        """Bytes read of the file as stored."""
+        return self.stream.position
+
+    @property
     def format(self) -> str:
         """ "pcap" or "pcapng"."""
         return self._parser.format
@@ -87,6 +108,18 @@ class FileReader:
             return None
         return sum(self._parser.dropped.values())
 
+    def stop(self) -> None:
+        """Read no further; a reader that waits for a pipe ends at once."""
+        self.stream.stop()
+
+    def counts(self) -> Counts | None:
+        """Nothing: the kernel that captured a file is not asked."""
+        return None
+
+    def now_ns(self) -> int | None:
+        """Nothing: a capture that was made before has no now."""
+        return None
+
     def close(self) -> None:
         """Close the file."""
         if self._running is not None:
@@ -105,7 +138,7 @@ class FileReader:
 
     def _batches(self) -> Iterator[Batch]:
         blocks: list[bytes] = []
-        while True:
+        while not self.stream.stopped:
             count, status = self._scan()
             if count:
                 yield self._batch(count, blocks)
@@ -119,7 +152,7 @@ class FileReader:
                 blocks = []
             if status == DAMAGED or not self._refill():
                 break
-        if self._pos != self._end:
+        if self._pos != self._end and not self.stream.stopped:
             raise self._damage()
 
     def _scan(self) -> tuple[int, int]:
@@ -182,6 +215,8 @@ class FileReader:
         try:
             count = self.stream.readinto(self._buffer[self._end :])
         except CaptureError as error:
+            if self.stream.stopped:
+                return 0
             self._fault = str(error)
             raise self._damage() from None
         self._end += count
