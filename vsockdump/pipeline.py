@@ -7,12 +7,14 @@ to stdout, everything else to stderr, one sentence a line.
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from vsockdump import privileges
 from vsockdump.batch import Batch
+from vsockdump.capture import machine
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.reader import FileReader
 from vsockdump.capture.source import Source
@@ -22,8 +24,9 @@ from vsockdump.events import Events
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
-from vsockdump.output.progress import Progress
-from vsockdump.output.statistics import Statistic, make
+from vsockdump.output.progress import LiveProgress, Progress
+from vsockdump.output.screen import drawn
+from vsockdump.output.statistics import Statistic, make, wish
 from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
@@ -39,7 +42,8 @@ def run(config: Config) -> int:
     could be read, OutputError if the output failed.
     """
     tracker = Tracker(config.max_connections)
-    statistics = [make(text, tracker) for text in config.statistics]
+    wishes = [wish(text) for text in config.statistics]
+    statistics = [make(text, tracker) for text, _refresh in wishes]
     view = _view(config)
     user = None if config.user is None else privileges.user_named(config.user)
     with ExitStack() as held:
@@ -51,19 +55,20 @@ def run(config: Config) -> int:
         if user is not None or config.read is None:
             privileges.drop(user)
         with Events(source.stop) as events:
-            if config.live.duration:
-                events.after(config.live.duration, source.stop)
-            return _Run(config, source, tracker, statistics, view, events).run()
+            one = _Run(config, source, tracker, statistics, view, events)
+            if source.live:
+                one.set_timers([refresh for _text, refresh in wishes])
+            return one.run()
 
 
 def _listen(options: LiveOptions, held: ExitStack) -> Source:
     """A live capture, with the device that it needs; `held` closes both."""
+    from vsockdump.capture import vsockmon
     from vsockdump.capture.packet_socket import PacketSocket, Settings
-    from vsockdump.capture.vsockmon import MonitorDevice, existing
 
-    name, made = options.interface or existing(), ""
+    name, made = options.interface or vsockmon.existing(), ""
     if name is None:
-        device = held.enter_context(closing(MonitorDevice()))
+        device = held.enter_context(closing(vsockmon.make()))
         name, made = device.name, ", made for this capture"
     chosen = {
         name: value
@@ -106,6 +111,25 @@ class _Run:
         self._events = events
         self._out = _Stdout()
 
+        self._progress = LiveProgress(source)
+        self._shown = 0  # how often statistics were shown
+        # Packets that scroll by, and programs that read, get one table after the other.
+        self._in_place = view is None and config.output != "json" and sys.stdout.isatty()
+
+    def set_timers(self, refreshes: list[float]) -> None:
+        """What a live run does by the clock; `refreshes` are those of the statistics, 0: none."""
+        config, events = self._config, self._events
+        events.report = self._say_counts
+        if config.live.duration:
+            events.after(config.live.duration, self._source.stop)
+        for index, refresh in enumerate(refreshes):
+            if refresh:
+                events.every(refresh, partial(self._refresh, index))
+        drawing = self._in_place and any(refreshes)
+        silent = config.write is not None and self._view is None and not drawing
+        if silent and self._progress.wanted:
+            events.every(LiveProgress.EVERY_S, self._progress.update)
+
     def run(self) -> int:
         """Read to the end, to -c, to damage or to ^C; then finish what was begun."""
         config = self._config
@@ -115,21 +139,23 @@ class _Run:
             flush = config.packet_buffered or self._source.live
             with closing(CaptureFile(config.write, self._source, flush)) as writer:
                 status = self._read(writer)
+        self._progress.clear()
         self._print_statistics()
         self._out.flush()
-        self._say_counts()
+        if self._source.counts() is not None:
+            self._say_counts()
+        elif self._events.caught:
+            complain(f"stopped after {self._vsock + self._foreign} packets.")
         return status or self._summary()
 
     def _say_counts(self) -> None:
-        """How much was captured and lost, as tcpdump says it; of a file, where ^C cut it short."""
-        packets = self._vsock + self._foreign
+        """How much was captured and lost, as tcpdump says it."""
+        self._progress.clear()
         counts = self._source.counts()
+        say(f"{counted(self._vsock + self._foreign, 'packet')} captured")
         if counts is not None:
-            say(f"{counted(packets, 'packet')} captured")
             say(f"{counted(counts.received, 'packet')} received by filter")
             say(f"{counted(counts.dropped, 'packet')} dropped by kernel")
-        elif self._events.caught:
-            complain(f"stopped after {packets} packets.")
 
     def _read(self, writer: CaptureFile | None) -> int:
         """Take all batches; the exit status so far."""
@@ -179,20 +205,49 @@ class _Run:
                 self._out.flush()
 
     def _print_statistics(self) -> None:
-        self._tracker.finish()
-        config = self._config
-        for index, statistic in enumerate(self._statistics):
-            if config.output == "json":
-                lines = statistic.json_lines()
+        """The result, at the end."""
+        self._tracker.finish(self._source.now_ns())
+        if self._in_place and self._shown:
+            self._out.write(drawn(()).encode())
+            self._shown = 0
+        for statistic in self._statistics:
+            self._print(statistic)
+
+    def _refresh(self, index: int) -> None:
+        """Show a statistic as it is now; on a terminal all of them, since they share it."""
+        with self._tracker.as_of(self._source.now_ns()):
+            if self._in_place:
+                self._out.write(drawn(self._all_lines()).encode())
+                self._shown += 1
             else:
-                lines = statistic.lines(config.text.numeric, config.colour)
-                if index or self._view is not None:
-                    self._out.write(b"\n")
-            for line in lines:
-                self._out.write(line.encode() + b"\n")
+                self._print(self._statistics[index])
+        self._out.flush()
+
+    def _all_lines(self) -> Iterator[str]:
+        for index, statistic in enumerate(self._statistics):
+            if index:
+                yield ""
+            yield from self._lines_of(statistic)
+
+    def _print(self, statistic: Statistic) -> None:
+        """A statistic below what was printed before, with an empty line between."""
+        if self._config.output != "json" and (self._shown or self._view is not None):
+            self._out.write(b"\n")
+        self._shown += 1
+        for line in self._lines_of(statistic):
+            self._out.write(line.encode() + b"\n")
+
+    def _lines_of(self, statistic: Statistic) -> Iterator[str]:
+        config = self._config
+        if config.output == "json":
+            return statistic.json_lines()
+        return statistic.lines(config.text.numeric, config.colour)
 
     def _summary(self) -> int:
         """Say what was left out; a capture without any vsock is not what was meant."""
+        counts = self._source.counts()
+        if counts is not None and not counts.received:
+            complain(machine.why_silent(machine.gather()))
         if not self._foreign:
             return EXIT_OK
         types = sorted({place.linktype for place in self._source.interfaces if not place.kind})

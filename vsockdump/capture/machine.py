@@ -105,6 +105,17 @@ def _no_device(facts: Facts) -> Iterator[Problem]:
     )
 
 
+def _doubts(facts: Facts) -> Iterator[Problem]:
+    """What only the attempt can tell."""
+    up = any(link.up for link in facts.monitors)
+    if not up and "vsockmon" not in facts.modules and facts.installed is None:
+        yield Problem(
+            f"Whether kernel {facts.release} has the module vsockmon cannot be seen from here;"
+            " try it with",
+            "sudo modprobe vsockmon",
+        )
+
+
 def no_device(facts: Facts) -> Problem:
     """Why the kernel refused to make a device."""
     return next(iter(_no_device(facts)), None) or _no_module(facts)
@@ -180,7 +191,7 @@ def report(facts: Facts) -> Iterator[str]:
 
 def doctor(facts: Facts) -> Iterator[str]:
     """--doctor: what is wrong, each with the command that helps."""
-    problems = obstacles(facts) + blind_spots(facts)
+    problems = [*obstacles(facts), *_doubts(facts), *blind_spots(facts)]
     yield from map(str, problems)
     if not problems:
         yield "Nothing is wrong: vsockdump can capture here."

@@ -35,6 +35,13 @@ def existing() -> str | None:
     return next((link.name for link in monitors() if link.up), None)
 
 
+def make() -> "MonitorDevice":
+    """A device of our own; raises CaptureError, which says what is in the way."""
+    for problem in machine.obstacles(machine.gather()):
+        raise CaptureError(str(problem))
+    return MonitorDevice()
+
+
 class MonitorDevice:
     """A monitor device that exists until `close`, or until this process ends.
 
@@ -42,8 +49,6 @@ class MonitorDevice:
     """
 
     def __init__(self, kind: str = _KIND) -> None:
-        for problem in machine.obstacles(machine.gather()):
-            raise CaptureError(str(problem))
         results, theirs = os.pipe()
         stays, self._pipe = os.pipe()
         self._keeper = os.fork()

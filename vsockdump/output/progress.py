@@ -10,6 +10,31 @@ from vsockdump.capture.source import Source
 _PATIENCE_S: Final = 1.0
 
 
+class LiveProgress:
+    """One line on stderr that counts what is captured; silent unless that is a terminal."""
+
+    EVERY_S: Final = 0.5
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.wanted = sys.stderr.isatty()
+        self._shown = False
+
+    def update(self) -> None:
+        """Show the counts as they are now."""
+        counts = self._source.counts()
+        lost = "" if counts is None else f", {counts.dropped:,} dropped by kernel"
+        print(
+            f"\r\033[K{self._source.packets:,} packets{lost}", end="", file=sys.stderr, flush=True
+        )
+        self._shown = True
+
+    def clear(self) -> None:
+        """Take the line away, so that something else can stand there."""
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
 class Progress:
     """A progress bar on stderr for reading `source`; silent where it would disturb.
 
