@@ -49,20 +49,23 @@ def run(config: Config) -> int:
     with ExitStack() as held:
         if config.read is not None:
             source: Source = held.enter_context(closing(FileReader(config.read)))
+            greeting = ""
         else:
-            source = _listen(config.live, held)
+            source, greeting = _listen(config.live, held)
             user = user or privileges.invoking_user()
         if user is not None or config.read is None:
             privileges.drop(user)
-        with Events(source.stop) as events:
-            one = _Run(config, source, tracker, statistics, view, events)
-            if source.live:
-                one.set_timers([refresh for _text, refresh in wishes])
-            return one.run()
+        events = held.enter_context(Events(source.stop))
+        one = _Run(config, source, tracker, statistics, view, events)
+        if source.live:
+            one.set_timers([refresh for _text, refresh in wishes])
+        if greeting:
+            one.greeting = greeting + (f", as user {user.name}." if user else ".")
+        return one.run()
 
 
-def _listen(options: LiveOptions, held: ExitStack) -> Source:
-    """A live capture, with the device that it needs; `held` closes both."""
+def _listen(options: LiveOptions, held: ExitStack) -> tuple[Source, str]:
+    """A live capture, with the device that it needs, and what to say of it; `held` closes both."""
     from vsockdump.capture import vsockmon
     from vsockdump.capture.packet_socket import PacketSocket, Settings
 
@@ -76,8 +79,7 @@ def _listen(options: LiveOptions, held: ExitStack) -> Source:
         if (value := getattr(options, name)) is not None
     }
     source = held.enter_context(closing(PacketSocket(name, Settings(**chosen))))
-    complain(f"listening on {name}{made}.")
-    return source
+    return source, f"listening on {name}{made}"
 
 
 def _view(config: Config) -> Any:
@@ -112,6 +114,7 @@ class _Run:
         self._out = _Stdout()
 
         self._progress = LiveProgress(source)
+        self.greeting = ""  # said when all is ready
         self._shown = 0  # how often statistics were shown
         # Packets that scroll by, and programs that read, get one table after the other.
         self._in_place = view is None and config.output != "json" and sys.stdout.isatty()
@@ -160,6 +163,8 @@ class _Run:
     def _read(self, writer: CaptureFile | None) -> int:
         """Take all batches; the exit status so far."""
         config = self._config
+        if self.greeting:
+            complain(self.greeting)
         if config.header and config.output == "fields" and self._view is not None:
             self._out.write("\t".join(config.fields).encode() + b"\n")
         try:

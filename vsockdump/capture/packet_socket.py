@@ -157,14 +157,13 @@ class PacketSocket:
         """The packets as they come; each batch is valid until the next is asked for."""
         while self._wait():
             first = self._block
-            count = self._fill()
+            count, done = self._fill()
             if count:
                 start = first * _BLOCK
-                end = (self._block or self._blocks) * _BLOCK
-                end += _BLOCK if self._left else 0
+                end = start + (done + bool(self._left)) * _BLOCK
                 self.packets += count
                 yield Batch(self._rows[:count], self._memory[start:end], Layout())
-            self._give_back(first)
+            self._give_back(first, done)
         if self._failure is not None:
             raise self._vanished(self._failure)
 
@@ -205,15 +204,15 @@ class PacketSocket:
         """Whether the current block is ours."""
         return bool(self._word(_STATUS_AT) & _STATUS_USER)
 
-    def _fill(self) -> int:
-        """Fill the rows from blocks that lie behind each other; their number."""
-        start = self._block * _BLOCK
-        view = self._memory[start:]
-        rows, before = 0, 0  # `before`: bytes of the blocks before the current one
+    def _fill(self) -> tuple[int, int]:
+        """Fill the rows from blocks behind each other; (rows, blocks read to their end)."""
+        view = self._memory[self._block * _BLOCK :]
+        rows = done = 0
         while self._left or self._ready():
             if not self._left:
                 self._left, self._pos = self._word(_COUNT_AT), self._word(_COUNT_AT + 4)
             frames = self._left
+            before = done * _BLOCK
             pos, rows, self._left, status = self._scanner.ring(
                 view, before + self._pos, before + _BLOCK, frames, self.packets + 1, rows
             )
@@ -223,20 +222,18 @@ class PacketSocket:
             if self._left:
                 self._pos = pos - before
                 break
-            before += _BLOCK
+            done += 1
             self._block = (self._block + 1) % self._blocks
             if not self._block or rows == _ROWS:
                 break
-        return rows
+        return rows, done
 
-    def _give_back(self, first: int) -> None:
-        """Let the kernel write again to the blocks from `first` up to the current one."""
+    def _give_back(self, first: int, count: int) -> None:
+        """Let the kernel write again to `count` blocks from `first` on."""
         done_reading()
-        block = first
-        while block != self._block:
+        for block in range(first, first + count):
             at = block * _BLOCK + _STATUS_AT
             self._memory[at : at + 4] = bytes(4)
-            block = (block + 1) % self._blocks
 
     def _vanished(self, error: OSError) -> CaptureError:
         """What became of the interface."""
