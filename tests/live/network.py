@@ -14,11 +14,14 @@ import os
 import socket
 import struct
 import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
-from typing import Final
+from typing import Final, TypeVar
 
 from running import PROGRAM
+
+Result = TypeVar("Result")
 
 ARPHRD_VSOCKMON: Final = 826
 NAME: Final = "vsk0"
@@ -27,6 +30,16 @@ _TUNSETIFF: Final = 0x400454CA
 _TUNSETLINK: Final = 0x400454CD
 _IFF_TUN: Final = 1
 _MTU: Final = 65535
+
+
+def _in_thread(function: Callable[[], Result]) -> Result:
+    """Call a function in a thread, which has a namespace of its own to change."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(function).result()
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _check(result: int) -> None:
@@ -38,23 +51,10 @@ class Network:
 
     def __init__(self, name: str = NAME, arphrd: int = ARPHRD_VSOCKMON) -> None:
         self.name = name
-        failure: list[BaseException] = []
-
-        def make() -> None:
-            try:
-                self._make(arphrd)
-            except BaseException as error:
-                failure.append(error)
-
-        # A thread has its own namespace: the test's process stays where it is.
-        thread = Thread(target=make)
-        thread.start()
-        thread.join()
-        if failure:
-            raise failure[0]
+        _in_thread(lambda: self._make(arphrd))
 
     def _make(self, arphrd: int) -> None:
-        _check(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET))
+        _check(_libc().unshare(_CLONE_NEWNET))
         self._namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         self._device = os.open("/dev/net/tun", os.O_RDWR)
         request = struct.pack("16sH22x", self.name.encode(), _IFF_TUN)
@@ -71,6 +71,15 @@ class Network:
         self._sender.close()
         self.remove()
         os.close(self._namespace)
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """Call a function inside the namespace; sockets that it makes stay there."""
+
+        def call() -> Result:
+            _check(_libc().setns(self._namespace, _CLONE_NEWNET))
+            return function()
+
+        return _in_thread(call)
 
     def inside(self, *command: str | Path) -> list[str]:
         """The command that runs this one inside the namespace."""
