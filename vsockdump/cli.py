@@ -85,11 +85,10 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.output.fields import FieldError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
-    from vsockdump.privileges import PrivilegeError
 
     try:
         return run(_config(parser, arguments))
-    except (CaptureError, PrivilegeError) as error:
+    except CaptureError as error:
         complain(str(error))
         return EXIT_INPUT
     except OutputError as error:

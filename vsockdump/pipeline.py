@@ -5,21 +5,19 @@ to stdout, everything else to stderr, one sentence a line.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vsockdump import privileges
 from vsockdump.batch import Batch
-from vsockdump.capture import machine
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.reader import FileReader
 from vsockdump.capture.source import Source
 from vsockdump.columns import foreign
-from vsockdump.config import Config, LiveOptions
+from vsockdump.config import Config
 from vsockdump.events import Events
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import cannot_write
@@ -45,30 +43,47 @@ def run(config: Config) -> int:
     wishes = [wish(text) for text in config.statistics]
     statistics = [make(text, tracker) for text, _refresh in wishes]
     view = _view(config)
-    user = None if config.user is None else privileges.user_named(config.user)
     with ExitStack() as held:
-        if config.read is not None:
-            source: Source = held.enter_context(closing(FileReader(config.read)))
-            greeting = ""
+        if config.read is None:
+            start = _listen(config, held)
         else:
-            source, greeting = _listen(config.live, held)
-            user = user or privileges.invoking_user()
-        if user is not None or config.read is None:
-            privileges.drop(user)
-        events = held.enter_context(Events(source.stop))
-        one = _Run(config, source, tracker, statistics, view, events)
-        if source.live:
+            start = _read(config.read, config.user, held)
+        events = held.enter_context(Events(start.source.stop))
+        one = _Run(config, start, tracker, statistics, view, events)
+        if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
-        if greeting:
-            one.greeting = greeting + (f", as user {user.name}." if user else ".")
         return one.run()
 
 
-def _listen(options: LiveOptions, held: ExitStack) -> tuple[Source, str]:
-    """A live capture, with the device that it needs, and what to say of it; `held` closes both."""
-    from vsockdump.capture import vsockmon
+class _Start(NamedTuple):
+    """A source that is open, what to say of it, and who knows why it gave no packet."""
+
+    source: Source
+    greeting: str = ""
+    why_silent: Callable[[], str] = str
+
+
+def _read(path: str, user: str | None, held: ExitStack) -> _Start:
+    """A capture file, opened before the rights to do so are given up; `held` closes it."""
+    source = held.enter_context(closing(FileReader(path)))
+    if user is not None:
+        from vsockdump.capture import privileges
+
+        privileges.drop(privileges.user_named(user))
+    return _Start(source)
+
+
+def _listen(config: Config, held: ExitStack) -> _Start:
+    """A live capture, with the device that it needs; `held` closes both.
+
+    All is imported and opened before privileges are dropped: another user need not have
+    access to where Python's packages are.
+    """
+    from vsockdump.capture import machine, privileges, vsockmon
     from vsockdump.capture.packet_socket import PacketSocket, Settings
 
+    options = config.live
+    user = privileges.user_named(config.user) if config.user else privileges.invoking_user()
     name, made = options.interface or vsockmon.existing(), ""
     if name is None:
         device = held.enter_context(closing(vsockmon.make()))
@@ -79,7 +94,11 @@ def _listen(options: LiveOptions, held: ExitStack) -> tuple[Source, str]:
         if (value := getattr(options, name)) is not None
     }
     source = held.enter_context(closing(PacketSocket(name, Settings(**chosen))))
-    return source, f"listening on {name}{made}"
+    privileges.drop(user)
+    whose = f", as user {user.name}" if user else ""
+    return _Start(
+        source, f"listening on {name}{made}{whose}.", lambda: machine.why_silent(machine.gather())
+    )
 
 
 def _view(config: Config) -> Any:
@@ -96,14 +115,15 @@ class _Run:
     def __init__(
         self,
         config: Config,
-        source: Source,
+        start: _Start,
         tracker: Tracker,
         statistics: list[Statistic],
         view: Any,
         events: Events,
     ) -> None:
         self._config = config
-        self._source = source
+        self._start = start
+        self._source = source = start.source
         self._tracker = tracker
         self._statistics = statistics
         self._view = view
@@ -114,7 +134,6 @@ class _Run:
         self._out = _Stdout()
 
         self._progress = LiveProgress(source)
-        self.greeting = ""  # said when all is ready
         self._shown = 0  # how often statistics were shown
         # Packets that scroll by, and programs that read, get one table after the other.
         self._in_place = view is None and config.output != "json" and sys.stdout.isatty()
@@ -163,8 +182,8 @@ class _Run:
     def _read(self, writer: CaptureFile | None) -> int:
         """Take all batches; the exit status so far."""
         config = self._config
-        if self.greeting:
-            complain(self.greeting)
+        if self._start.greeting:
+            complain(self._start.greeting)
         if config.header and config.output == "fields" and self._view is not None:
             self._out.write("\t".join(config.fields).encode() + b"\n")
         try:
@@ -252,7 +271,7 @@ class _Run:
         """Say what was left out; a capture without any vsock is not what was meant."""
         counts = self._source.counts()
         if counts is not None and not counts.received:
-            complain(machine.why_silent(machine.gather()))
+            complain(self._start.why_silent())
         if not self._foreign:
             return EXIT_OK
         types = sorted({place.linktype for place in self._source.interfaces if not place.kind})

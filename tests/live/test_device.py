@@ -13,13 +13,13 @@ import pytest
 from network import NAME, Network
 from running import PROGRAM, TIME_LIMIT_S, environment
 
-from vsockdump import privileges
+from vsockdump.capture import privileges
 
 PYTHON = str(Path(PROGRAM).with_name("python"))
 KIND = "bridge"
 HOLD = f"""
 import sys
-from vsockdump import privileges
+from vsockdump.capture import privileges
 from vsockdump.capture.vsockmon import MonitorDevice
 device = MonitorDevice({KIND!r})
 privileges.drop(None)

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from vsockdump import privileges
 from vsockdump.address import cid_name
+from vsockdump.capture import privileges
 from vsockdump.capture.link import Link, monitors
 
 _IOCTL_VM_SOCKETS_GET_LOCAL_CID: Final = 0x7B9  # _IO(7, 0xb9), linux/vm_sockets.h

@@ -16,8 +16,7 @@ import signal
 import struct
 from typing import TYPE_CHECKING, Final
 
-from vsockdump import privileges
-from vsockdump.capture import machine
+from vsockdump.capture import machine, privileges
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.link import monitors
 

@@ -1,7 +1,7 @@
 """Giving up what a process may do, once it has opened what it needs.
 
-Packets are what a stranger sent; nothing that reads them shall be root.  Standard library
-only, by the system calls themselves: libcap and its bindings are not everywhere.
+Packets are what a stranger sent; nothing that reads them shall be root.  By the system calls
+themselves: libcap and its bindings are not everywhere.
 
 Rules for editors: fail closed.  What cannot be given up is an error, never a warning, with
 one exception that is said where it stands.
@@ -13,6 +13,8 @@ import os
 import pwd
 from contextlib import suppress
 from typing import Final, NamedTuple
+
+from vsockdump.capture.errors import CaptureError
 
 CAP_DAC_OVERRIDE: Final = 1
 CAP_NET_ADMIN: Final = 12
@@ -26,10 +28,6 @@ _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 
-class PrivilegeError(Exception):
-    """Privileges that cannot be given up as asked; one sentence."""
-
-
 class User(NamedTuple):
     """Whom to become."""
 
@@ -39,11 +37,11 @@ class User(NamedTuple):
 
 
 def user_named(name: str) -> User:
-    """The user of this name; raises PrivilegeError."""
+    """The user of this name; raises CaptureError."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        raise PrivilegeError(f"There is no user {name}; give another one to -Z.") from None
+        raise CaptureError(f"There is no user {name}; give another one to -Z.") from None
     return User(name, entry.pw_uid, entry.pw_gid)
 
 
@@ -71,12 +69,12 @@ def drop(user: User | None) -> None:
     """Become `user` if one is given, and give up all capabilities for good.
 
     Root that stays root keeps CAP_DAC_OVERRIDE: without it root could not write to the
-    folder of another user, which is what root expects.  Raises PrivilegeError.
+    folder of another user, which is what root expects.  Raises CaptureError.
     """
     kept: tuple[int, ...] = ()
     if user is not None and os.geteuid():
         if user.uid != os.geteuid():
-            raise PrivilegeError(f"Only root can become user {user.name} (-Z).")
+            raise CaptureError(f"Only root can become user {user.name} (-Z).")
         user = None
     _drop_bounds()
     try:
@@ -86,7 +84,7 @@ def drop(user: User | None) -> None:
             kept = (CAP_DAC_OVERRIDE,)
         keep_only(*kept)
     except OSError as error:
-        raise PrivilegeError(
+        raise CaptureError(
             f"Cannot give up privileges: {os.strerror(error.errno or 0).lower()}."
         ) from None
 
