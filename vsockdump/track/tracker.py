@@ -30,6 +30,7 @@ drivers/vhost/vsock.c; observed on Linux 6.1 and 6.12.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 import cython
 import numpy as np
@@ -1134,7 +1135,8 @@ class _Bound:
 class Tracker:
     """Tracks batches; `store` holds the connections.
 
-    `cap` is the number of connections kept; see Store.
+    `cap` is the number of connections kept; see Store.  `until_ns` is the time that `finish`
+    or `as_of` judged by, where one was given.
     """
 
     def __init__(self, cap: int = DEFAULT_CAP) -> None:
@@ -1148,6 +1150,7 @@ class Tracker:
         self._stalls = np.zeros(0, STALL_DTYPE)
         self._stall_count = 0
         self.first_ns = self.last_ns = _NO_TIME_PY
+        self.until_ns: int | None = None
 
     def set_taps(self, taps) -> None:
         """The tap number of each interface of the source, a list of ints; [0] at first."""
@@ -1178,6 +1181,26 @@ class Tracker:
 
         `now_ns` is the time to judge by; None is that of the last packet.
         """
+        self._judge(now_ns)
+
+    @contextmanager
+    def as_of(self, now_ns: int | None):
+        """What `finish` makes of it, while the context lasts: tracking goes on after it.
+
+        A connect that has timed out may yet be answered, and is then late.
+        """
+        late = self._judge(now_ns)
+        try:
+            yield
+        finally:
+            self.until_ns = None
+            live = self.store.connections[: self.store.used]
+            live["state"][late] = State.CONNECTING
+            live["ended_ns"][late] = _NO_TIME_PY
+
+    def _judge(self, now_ns: int | None):
+        """Let the connects that nobody answered be timed out; their slots as a mask."""
+        self.until_ns = now_ns
         now = self.last_ns if now_ns is None else now_ns
         live = self.store.connections[: self.store.used]
         timed = live["first_ns"] != _NO_TIME_PY
@@ -1185,6 +1208,7 @@ class Tracker:
         late &= live["first_ns"] < now - CONNECT_TIMEOUT_NS
         live["state"][late] = State.TIMED_OUT
         live["ended_ns"][late] = live["first_ns"][late] + CONNECT_TIMEOUT_NS
+        return late
 
     def _bind(self, rows):
         """Let the core look at these rows; the tracked columns that it fills."""
