@@ -450,7 +450,7 @@ def closes_unread(lab: Lab) -> None:
 
 def closes_at_once(lab: Lab) -> None:
     """Both ends close together."""
-    connection, initiator, acceptor = lab.pair("closed by both")
+    _, initiator, acceptor = lab.pair("closed by both")
     start = threading.Barrier(2)
 
     def close() -> None:
