@@ -43,7 +43,8 @@ BOOT_LIMIT_S: Final = 120
 RUN_LIMIT_S: Final = 120  # for one program
 LIFE_LIMIT_S: Final = 900  # of a machine
 END_LIMIT_S: Final = 20
-VIRTIOFSD: Final = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
+QEMU: Final = "/usr/bin/qemu-system-x86_64"
+VIRTIOFSD: Final = "/usr/lib/qemu/virtiofsd"
 AGENT: Final = Path(__file__).with_name("agent.py")
 
 _INIT: Final = """#!{busybox} sh
@@ -224,6 +225,9 @@ def boot(kernel: Kernel, share: Path) -> Iterator[Machine]:
     """A machine with this kernel, and `share` as its shared folder, until the block ends."""
     if os.geteuid():
         raise LabError("the lab boots from this machine's /, for which it must be root")
+    for program in (VIRTIOFSD, QEMU, BUSYBOX):
+        if not os.path.exists(program):
+            raise LabError(f"{program} is missing: tests/run installs what the lab needs")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vsockdump-lab.")))
         _write_init(kernel, folder, share)
@@ -262,7 +266,7 @@ def _write_init(kernel: Kernel, folder: Path, share: Path) -> None:
 def _qemu(kernel: Kernel, folder: Path, tags: Sequence[str]) -> list[str]:
     """The command line of QEMU."""
     init = f"init={folder}/init lab.init={folder}/init"
-    command = ["timeout", "--kill-after=5", str(LIFE_LIMIT_S), "qemu-system-x86_64"]
+    command = ["timeout", "--kill-after=5", str(LIFE_LIMIT_S), QEMU]
     command += shlex.split("-accel tcg -M q35 -smp 1 -no-reboot -nodefaults")
     command += ["-cpu", "max,avx=off,avx2=off,fma=off,f16c=off"]
     command += shlex.split("-no-user-config -display none -vga none -net none -monitor none")
@@ -284,12 +288,9 @@ def _qemu(kernel: Kernel, folder: Path, tags: Sequence[str]) -> list[str]:
 @contextlib.contextmanager
 def _file_server(folder: Path, tag: str, path: Path, cache: str) -> Iterator[None]:
     """A virtiofsd for the path, ready to be connected to.  It ends with its only client."""
-    program = next((each for each in VIRTIOFSD if os.path.exists(each)), None)
-    if program is None:
-        raise LabError("no virtiofsd: install qemu-system-x86, or tests/run does")
     where = folder / f"{tag}.socket"
     options = [f"source={path}", f"cache={cache}", "sandbox=chroot", "xattr"]
-    command = [program, f"--socket-path={where}", *(f"-o{option}" for option in options)]
+    command = [VIRTIOFSD, f"--socket-path={where}", *(f"-o{option}" for option in options)]
     log = folder / f"{tag}.log"
     with _running(command, log) as process:
         deadline = time.monotonic() + BOOT_LIMIT_S
