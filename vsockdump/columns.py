@@ -7,6 +7,7 @@ and converts the whole column to it, ten times slower.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vsockdump.batch import NO_TIME, Batch, Known, Layers, Malformed, Rows
@@ -86,13 +87,13 @@ def is_known(bit: Known) -> OfBatch:
 
 def has_marks(marks: int) -> OfBatch:
     """Packets with at least one of these marks."""
-    wanted = int(marks)
+    wanted = np.uint64(marks)
     return lambda batch: (tracked(batch)["marks"] & wanted) != 0
 
 
 def marks_of(marks: int) -> OfBatch:
     """The marks column, reduced to these marks."""
-    wanted = int(marks)
+    wanted = np.uint64(marks)
     return lambda batch: tracked(batch)["marks"] & wanted
 
 

@@ -13,7 +13,8 @@ from recording import Recording, key
 from running import PROGRAM, lines
 from traffic import CONNECTIONS_AT_ONCE, DEFAULT_BUFFER, STALL_S
 
-from vsockdump.track.marks import MARKS
+from vsockdump.findings.registry import WRONG as WRONG_MARKS
+from vsockdump.findings.registry import words
 from vsockdump.wire import MAX_FRAME, MAX_PAYLOAD, Seqpacket
 
 # How the connections of each name end.
@@ -222,7 +223,7 @@ def test_data_nobody_read(recording: Recording) -> None:
 
 def test_nothing_is_called_wrong_that_is_not(machine: Machine, recording: Recording) -> None:
     """The marks that mean trouble are where trouble was made; the tap's repeat is no trouble."""
-    wrong = {text.word for text in MARKS.values() if text.wrong}
+    wrong = set(words(WRONG_MARKS))
     for each in recording.connections:
         marks = set(each.conv["marks"])
         assert (each.name, WRONG.get(each.name, set())) == (each.name, marks & wrong)

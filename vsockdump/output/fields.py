@@ -27,8 +27,8 @@ from vsockdump.columns import (
     timed,
     tracked_column,
 )
+from vsockdump.findings.registry import words as _words
 from vsockdump.output.rows import Cell, Kind
-from vsockdump.track.marks import MARKS
 from vsockdump.track.states import State, state_word
 
 MARK_SEPARATOR: Final = ","
@@ -76,7 +76,7 @@ def _header_field(header: wire.Header, field: wire.Field, layer: Layers) -> Fiel
 
 
 def _mark_words(marks: int) -> str:
-    return MARK_SEPARATOR.join(text.word for mark, text in MARKS.items() if marks & mark)
+    return MARK_SEPARATOR.join(_words(marks))
 
 
 def _whole_payload(batch: Batch) -> Column:
@@ -173,7 +173,7 @@ _OURS: Final = (
         Kind.WORD,
         "what was noticed about the packet",
         tracked_column("marks"),
-        has_marks(0xFFFFFFFF),
+        has_marks(2**64 - 1),
         words=_mark_words,
     ),
     FieldDef(

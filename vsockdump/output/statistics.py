@@ -15,8 +15,9 @@ from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch
 from vsockdump.columns import has_monitor, timed
+from vsockdump.findings.overdue import overdue
+from vsockdump.findings.registry import WRONG, rules_of, words, worst
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
-from vsockdump.track.marks import Mark, words
 from vsockdump.track.states import State, state_word
 from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
@@ -216,9 +217,6 @@ class _OfStore:
         """The store has it already."""
 
 
-# What nearly every connection has, or what other columns say, is no note.
-_NOTES: Final = ~int(Mark.NO_SOCKET | Mark.LATER_RST | Mark.ZERO_CREDIT | Mark.MIDSTREAM)
-
 _CONV_COLUMNS: Final = (
     ColumnSpec("#"),
     ColumnSpec("initiator", False),
@@ -235,7 +233,7 @@ _CONV_COLUMNS: Final = (
     ColumnSpec("min free"),
     ColumnSpec("stalled"),
     ColumnSpec("state", False),
-    ColumnSpec("notes", False),
+    ColumnSpec("wrong", False),
 )
 
 
@@ -246,15 +244,29 @@ class Conversations(_OfStore):
 
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
         """A table, one connection a row; start is relative to the first packet."""
-        rows = [self._row(*entry, numeric) for entry in self._connections()]
+        late = self._overdue()
+        rows = [self._row(*entry, late, numeric) for entry in self._connections()]
         title = f"{counted(len(rows), 'connection')}; -> initiator to acceptor, <- back"
         yield from render(Table(title, _CONV_COLUMNS, rows, self._forgotten()), colour)
 
+    def _overdue(self) -> dict[int, int]:
+        """The marks of what connections wait for in vain, by number."""
+        marks: dict[int, int] = {}
+        for event in overdue(self._tracker):
+            marks[event.conn] = marks.get(event.conn, 0) | event.mark
+        return marks
+
     def _row(
-        self, connection: ConnectionRow, forth: FlowRow, back: FlowRow, numeric: bool
+        self,
+        connection: ConnectionRow,
+        forth: FlowRow,
+        back: FlowRow,
+        late: dict[int, int],
+        numeric: bool,
     ) -> tuple[str, ...]:
         initiator, acceptor = ends(connection)
         last = self._until(connection)
+        marks = (connection.marks | late.get(connection.number, 0)) & WRONG
         return (
             str(connection.number),
             shown(initiator, numeric),
@@ -265,15 +277,18 @@ class Conversations(_OfStore):
             *_sent(forth, last),
             *_sent(back, last),
             how_it_ended(connection),
-            ", ".join(words(connection.marks & _NOTES)),
+            ", ".join(rule.word for rule in rules_of(marks)),
         )
 
     def json_lines(self) -> Iterator[str]:
         """One object a connection; the lists hold initiator to acceptor, then the reverse."""
+        late = self._overdue()
         for connection, *flows in self._connections():
             initiator, acceptor = ends(connection)
             last = self._until(connection)
             closer = connection.closer
+            marks = connection.marks | late.get(connection.number, 0)
+            severity = worst(marks)
             yield json_line(
                 self.name,
                 {
@@ -294,7 +309,9 @@ class Conversations(_OfStore):
                     "min_free": [_least(flow, "min_free") for flow in flows],
                     "stalls": [_stalls(flow) for flow in flows],
                     "stalled_ns": [stalled_ns(flow, last) for flow in flows],
-                    "marks": words(connection.marks),
+                    "marks": words(marks),
+                    "findings": [rule.name for rule in rules_of(marks)],
+                    "worst": severity.word if severity else None,
                 },
             )
 
@@ -393,7 +410,7 @@ class Credit(_OfStore):
         """Sample the windows and note the stalls that ended."""
         self._windows.add(batch.rows, batch.tracked, self._tracker.connections)
         assert batch.stalls is not None
-        for conn, start, end, _packet, side in batch.stalls.tolist():
+        for conn, start, end, side in batch.stalls[["conn", "start_ns", "end_ns", "side"]].tolist():
             if self._kept == _MOST_STALLS:
                 self._left_out += 1
                 continue
