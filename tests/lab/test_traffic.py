@@ -47,7 +47,15 @@ STATES: Final = {
     "guest answers late": "timed-out",
     "guest never confirms the close": "timed-out",
 }
-WRONG: Final = {"beyond its credit": {"over credit"}, "guest answers late": {"late"}}
+WRONG: Final = {
+    "closed with unread data": {"bytes lost"},
+    "initiator killed": {"bytes lost"},
+    "acceptor killed": {"bytes lost"},
+    "beyond its credit": {"over credit", "reset for overrun"},
+    "guest ignores": {"unanswered"},
+    "guest answers late": {"late"},
+    "guest never confirms the close": {"close unanswered"},
+}
 # Packets to a guest are split, and there the tap of Linux 6.1 repeats payload.
 SPLIT: Final = {"host sends", "host sends messages"}
 REPEATING_KERNELS: Final = {"6.1"}
