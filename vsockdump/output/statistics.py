@@ -392,7 +392,8 @@ class Credit(_OfStore):
     def add(self, batch: Batch) -> None:
         """Sample the windows and note the stalls that ended."""
         self._windows.add(batch.rows, batch.tracked, self._tracker.connections)
-        for conn, start, end, _packet, side in self._tracker.stalls.tolist():
+        assert batch.stalls is not None
+        for conn, start, end, _packet, side in batch.stalls.tolist():
             if self._kept == _MOST_STALLS:
                 self._left_out += 1
                 continue
