@@ -190,6 +190,7 @@ def test_drops_are_counted(network: Network) -> None:
     captured, received, dropped = counts(result.err)
     assert (2000, 2000) == (received, captured + dropped)
     assert dropped > 1000
+    assert "the ring was full 1 time; give it more room with -B KIB" in result.err
     assert captured == result.out.count("\n") > 100
 
 
