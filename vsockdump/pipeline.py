@@ -5,7 +5,7 @@ to stdout, everything else to stderr, one sentence a line.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 
 from vsockdump.batch import Batch
 from vsockdump.capture.errors import CaptureError
+from vsockdump.capture.read_ahead import ahead
 from vsockdump.capture.reader import FileReader
 from vsockdump.capture.source import Source
 from vsockdump.columns import foreign
@@ -192,26 +193,37 @@ class _Run:
         if config.header and config.output == "fields" and self._view is not None:
             self._out.write("\t".join(config.fields).encode() + b"\n")
         try:
-            for batch in self._batches():
-                self._take(batch, writer)
+            with closing(self._batches()) as batches:
+                for batch in batches:
+                    self._take(batch, writer)
         except CaptureError as error:
             self._out.flush()
             complain(str(error))
             return EXIT_INPUT
         return EXIT_OK
 
-    def _batches(self) -> Iterator[Batch]:
-        """The source's batches, tracked, up to -c packets."""
-        left = self._config.limit or None
-        with Progress(self._source, self._view is not None) as progress:
-            for batch in self._events.until_stopped(self._source.batches()):
+    def _batches(self) -> Generator[Batch]:
+        """The source's batches, tracked, up to -c packets.
+
+        Those of a large file are tracked in a thread, beside what is made of them here.
+        """
+        batches, kept = self._tracked_batches(), self._source.kept
+        if self._track and kept > 1:
+            batches = ahead(batches, kept)
+        with closing(batches), Progress(self._source, self._view is not None) as progress:
+            for batch in self._events.until_stopped(batches):
                 progress.update(self._source.packets)
-                if left is not None and len(batch) >= left:
-                    yield self._tracked(batch.head(left))
-                    return
-                yield self._tracked(batch)
-                if left is not None:
-                    left -= len(batch)
+                yield batch
+
+    def _tracked_batches(self) -> Generator[Batch]:
+        left = self._config.limit or None
+        for batch in self._source.batches():
+            if left is not None and len(batch) >= left:
+                yield self._tracked(batch.head(left))
+                return
+            yield self._tracked(batch)
+            if left is not None:
+                left -= len(batch)
 
     def _tracked(self, batch: Batch) -> Batch:
         if self._track:

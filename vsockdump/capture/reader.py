@@ -2,8 +2,9 @@
 
 Rules for editors: one buffer for the whole file, moved and refilled, so that memory does
 not grow with the capture; it grows only for a block that is larger than it.  A large file
-is scanned in a thread, a few batches ahead; these must not share memory, so that there the
-rows and buffers take turns.  Formats know their headers (pcap.py,
+is scanned in a thread, a few batches ahead, and its last batches stay valid, so that they
+can be tracked in another; they must not share memory, so that there the rows and buffers
+take turns.  Formats know their headers (pcap.py,
 pcapng.py), the scanner knows the records.
 """
 
@@ -24,7 +25,8 @@ from vsockdump.capture.stream import ByteStream
 ROWS: Final = 16384
 BUFFER: Final = 2 << 20
 LARGE: Final = 2 * BUFFER  # a file larger than that is scanned in a thread
-AHEAD: Final = 4  # batches of it that exist at a time
+AHEAD: Final = 4  # batches of it that exist at a time, as far as the thread knows
+KEPT: Final = 2  # batches of it that stay valid
 
 
 class _RowSet:
@@ -46,12 +48,14 @@ class FileReader:
     def __init__(self, path: str, rows: int = ROWS, buffer: int = BUFFER) -> None:
         self.stream = ByteStream(path)
         self._in_thread = self.stream.size > LARGE
-        self._sets = [_RowSet(rows) for _ in range(AHEAD if self._in_thread else 1)]
+        self.kept = KEPT if self._in_thread else 1
+        existing = AHEAD + KEPT - 1 if self._in_thread else 1
+        self._sets = [_RowSet(rows) for _ in range(existing)]
         self._turn = 0
         self._running: Generator[Batch] | None = None
         self._table = InterfaceTable()
-        # Of AHEAD batches none is in the buffer after the last one's.
-        count = AHEAD + 1 if self._in_thread else 1
+        # Of the batches that exist none is in the buffer after the last one's.
+        count = existing + 1 if self._in_thread else 1
         self._buffers = [memoryview(bytearray(buffer)) for _ in range(count)]
         self._buffer = self._buffers[0]
         self._buffer_turn = 0
@@ -127,7 +131,7 @@ class FileReader:
         self.stream.close()
 
     def batches(self) -> Iterator[Batch]:
-        """The file's packets in order; each batch is valid until the next is asked for.
+        """The file's packets in order; the last `kept` batches are valid.
 
         A batch without rows carries blocks that no packet follows yet.
         """

@@ -63,8 +63,12 @@ class Source(Protocol):
     def packets(self) -> int:
         """How many were read so far."""
 
+    @property
+    def kept(self) -> int:
+        """How many batches are valid at a time: the last one, or more where it reads ahead."""
+
     def batches(self) -> Iterator[Batch]:
-        """The packets in order; each batch is valid until the next is asked for.
+        """The packets in order; the last `kept` batches are valid.
 
         Raises CaptureError, after the packets before it, where there is no going on.
         """
