@@ -81,8 +81,8 @@ def _discard_output() -> None:
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.capture.errors import CaptureError
+    from vsockdump.fields import FieldError
     from vsockdump.output.errors import OutputError
-    from vsockdump.output.fields import FieldError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
 
@@ -118,7 +118,7 @@ def version() -> str:
 
 
 def _list_fields() -> int:
-    from vsockdump.output.fields import list_fields
+    from vsockdump.fields import list_fields
 
     return _say(list_fields())
 
