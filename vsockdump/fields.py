@@ -8,9 +8,10 @@ Rules for editors: how a field is drawn is output's matter (output/fields.py), w
 asked of it that of the filters (filters/sources.py); both derive it from this table.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from enum import IntEnum, StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -32,9 +33,10 @@ from vsockdump.columns import (
     tracked_column,
 )
 from vsockdump.track.marks import MARKS
-from vsockdump.track.states import state_word
+from vsockdump.track.states import State, state_word
 
 MARK_SEPARATOR: Final = ","
+SIDES: Final = ("initiator", "acceptor")
 
 
 class Show(StrEnum):
@@ -53,7 +55,8 @@ class FieldDef(NamedTuple):
     `column` gives an array of integers of shape (n,), for Show.BYTES positions in the
     batch's buffer, with `sizes` their lengths.  `holds` gives a boolean mask, None means
     always.  `words` are those of a Show.WORD field; `meaning` is for the documentation.
-    `header` and `place` say which header field it is, if it is one.
+    `header` and `place` say which header field it is, if it is one; `tracked`, that its
+    column is the tracker's.  `codes` are the names by which a user may write its values.
     """
 
     names: tuple[str, ...]
@@ -66,6 +69,8 @@ class FieldDef(NamedTuple):
     json: bool = True
     header: wire.Header | None = None
     place: wire.Field | None = None
+    tracked: bool = False
+    codes: Mapping[str, int] = MappingProxyType({})
 
     @property
     def name(self) -> str:
@@ -100,7 +105,15 @@ def _header_field(header: wire.Header, field: wire.Field, layer: Layers) -> Fiel
         sizes,
         header=header,
         place=field,
+        codes=_codes_of(field),
     )
+
+
+def _codes_of(field: wire.Field) -> dict[str, int]:
+    """The names of a header field's values."""
+    if field.name.endswith("_cid"):
+        return {name: cid for cid, name in wire.CID_NAMES.items()}
+    return {value.name: int(value) for value in field.values or ()}
 
 
 def _mark_words(marks: int) -> str:
@@ -143,7 +156,12 @@ _FRAME: Final = (
 
 _OURS: Final = (
     FieldDef(
-        ("vsock.conn",), Show.DEC, "connection, from 1", tracked_column("conn"), has_connection
+        ("vsock.conn",),
+        Show.DEC,
+        "connection, from 1",
+        tracked_column("conn"),
+        has_connection,
+        tracked=True,
     ),
     FieldDef(
         ("vsock.side",),
@@ -151,7 +169,9 @@ _OURS: Final = (
         "the sender: initiator or acceptor; nothing where the capture does not tell",
         tracked_column("side"),
         both(has_connection, is_known(Known.SIDE)),
-        words=lambda side: ("initiator", "acceptor")[side],
+        words=lambda side: SIDES[side],
+        codes={word: side for side, word in enumerate(SIDES)},
+        tracked=True,
     ),
     FieldDef(
         ("vsock.state",),
@@ -160,6 +180,8 @@ _OURS: Final = (
         tracked_column("state"),
         has_connection,
         words=state_word,
+        codes={state_word(state): int(state) for state in State if state},
+        tracked=True,
     ),
     FieldDef(
         ("vsock.payload_len",),
@@ -167,6 +189,7 @@ _OURS: Final = (
         "bytes of the stream in this packet, without the tap's repeat",
         tracked_column("data_len"),
         has_virtio,
+        tracked=True,
     ),
     FieldDef(
         ("vsock.tx_cnt",),
@@ -174,6 +197,7 @@ _OURS: Final = (
         "bytes the sender has sent, mod 2^32",
         tracked_column("tx_cnt"),
         is_known(Known.TX_CNT),
+        tracked=True,
     ),
     FieldDef(
         ("vsock.credit.inflight",),
@@ -181,6 +205,7 @@ _OURS: Final = (
         "bytes sent and not yet consumed by the receiver",
         tracked_column("in_flight"),
         is_known(Known.IN_FLIGHT),
+        tracked=True,
     ),
     FieldDef(
         ("vsock.credit.free",),
@@ -188,6 +213,7 @@ _OURS: Final = (
         "free credit of the sender after the packet",
         tracked_column("free"),
         is_known(Known.FREE),
+        tracked=True,
     ),
     FieldDef(
         ("vsock.credit.granted",),
@@ -195,6 +221,7 @@ _OURS: Final = (
         "free credit of the receiver after the packet",
         tracked_column("granted"),
         is_known(Known.GRANTED),
+        tracked=True,
     ),
     FieldDef(
         ("vsock.marks",),
@@ -203,6 +230,8 @@ _OURS: Final = (
         tracked_column("marks"),
         has_marks(0xFFFFFFFF),
         words=_mark_words,
+        codes={text.word.replace(" ", "-"): int(mark) for mark, text in MARKS.items()},
+        tracked=True,
     ),
     FieldDef(
         ("vsock.payload",),
@@ -221,6 +250,7 @@ _OURS: Final = (
         has_virtio,
         tracked_column("data_cap"),
         json=False,
+        tracked=True,
     ),
 )
 
