@@ -25,7 +25,7 @@ from vsockdump.columns import (
     tracked_column,
 )
 from vsockdump.fields import BY_NAME, FIELDS, FieldDef, Show
-from vsockdump.filters.tree import Ranges, complement
+from vsockdump.filters.tree import Compare, Node, Ranges, Search, complement
 from vsockdump.track.marks import MARKS, WRONG
 from vsockdump.track.states import TERMINAL, State
 
@@ -169,3 +169,14 @@ def findings() -> dict[str, int]:
     names = {text.word.replace(" ", "-"): int(mark) for mark, text in MARKS.items()}
     every = sum(names.values())
     return {**names, "wrong": int(WRONG), "info": every & ~int(WRONG)}
+
+
+def is_tracked(leaf: Node) -> bool:
+    """Whether a leaf of a lowered tree asks for something that only the tracker knows."""
+    match leaf:
+        case Compare(source):
+            return SOURCES[source].tracked
+        case Search(source):
+            return SEARCHED[source].tracked
+        case _:
+            return False

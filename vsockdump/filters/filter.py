@@ -1,0 +1,45 @@
+"""A filter, ready to be used: what the pipeline, the statistics and the TUI hold.
+
+Importing this module loads the parser; do so only where a filter was given.
+"""
+
+from functools import cached_property
+
+from vsockdump.batch import Batch
+from vsockdump.filters.lower import lowered
+from vsockdump.filters.masks import Mask, mask_of
+from vsockdump.filters.packets import matches
+from vsockdump.filters.parse import parse
+from vsockdump.filters.printer import text
+from vsockdump.filters.sources import is_tracked
+from vsockdump.filters.tree import Node, leaves
+
+
+class Filter:
+    """A filter from its text; FilterError where it is none.
+
+    `tree` is what was written, `lowered` what it means.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.tree: Node = parse(source)
+        self.lowered: Node = lowered(self.tree)
+
+    def __str__(self) -> str:
+        return text(self.tree)
+
+    @cached_property
+    def needs_tracking(self) -> bool:
+        """Whether it asks for anything that only the tracker knows."""
+        return any(map(is_tracked, leaves(self.lowered)))
+
+    def mask(self, batch: Batch) -> Mask:
+        """Which packets match: booleans of shape (n,).
+
+        ValueError where the batch was not tracked and `needs_tracking`.
+        """
+        return mask_of(self.lowered, batch)
+
+    def matches(self, batch: Batch, row: int) -> bool:
+        """The same for one row."""
+        return matches(self.lowered, batch, row)
