@@ -6,6 +6,7 @@ Importing this module loads the parser; do so only where a filter was given.
 from functools import cached_property
 
 from vsockdump.batch import Batch
+from vsockdump.filters.kernel import SNAPLEN, Split, split
 from vsockdump.filters.lower import lowered
 from vsockdump.filters.masks import Mask, mask_of
 from vsockdump.filters.packets import matches
@@ -39,6 +40,10 @@ class Filter:
         ValueError where the batch was not tracked and `needs_tracking`.
         """
         return mask_of(self.lowered, batch)
+
+    def split(self, keep_state: bool | None = None, snaplen: int = SNAPLEN) -> Split:
+        """The halves for the kernel and for user space; see kernel.split."""
+        return split(self.tree, keep_state, snaplen)
 
     def matches(self, batch: Batch, row: int) -> bool:
         """The same for one row."""
