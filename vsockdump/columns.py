@@ -14,6 +14,7 @@ from vsockdump.batch import NO_TIME, Batch, Known, Layers, Malformed, Rows
 from vsockdump.wire import Op
 
 Column = NDArray[Any]
+Mask = NDArray[np.bool_]
 OfBatch = Callable[[Batch], Column]
 
 

@@ -9,7 +9,8 @@ class Config(NamedTuple):
     """One run.  `read` and `write` are paths, "-" for stdin and stdout.
 
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
-    arguments of -z.  `limit` stops after so many packets, 0 means all.
+    arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
+    of a filter, "" lets all packets through.
     """
 
     read: str
@@ -20,6 +21,7 @@ class Config(NamedTuple):
     statistics: tuple[str, ...] = ()
     print_packets: bool = True
     limit: int = 0
+    filter: str = ""
     text: TextOptions = TextOptions()
     data: bool = False
     line_buffered: bool = False

@@ -9,22 +9,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from vsockdump.batch import Batch
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.reader import FileReader
-from vsockdump.columns import foreign
+from vsockdump.columns import Mask, foreign
 from vsockdump.config import Config
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
 from vsockdump.output.progress import Progress
-from vsockdump.output.statistics import Statistic, make
+from vsockdump.output.statistics import Selection, Statistic, make
 from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
+
+if TYPE_CHECKING:
+    from vsockdump.filters.filter import Filter
 
 EXIT_OK = 0
 EXIT_INPUT = 1
@@ -33,14 +36,25 @@ EXIT_INPUT = 1
 def run(config: Config) -> int:
     """Carry out a run; returns the exit status.
 
-    Raises StatisticError or FieldError before anything is read, CaptureError if nothing
-    could be read, OutputError if the output failed.
+    Raises StatisticError, FieldError or FilterError before anything is read, CaptureError
+    if nothing could be read, OutputError if the output failed.
     """
     tracker = Tracker(config.max_connections)
-    statistics = [make(text, tracker) for text in config.statistics]
+    wanted = _filter(config)
+    selection = None if wanted is None else Selection(str(wanted))
+    statistics = [make(text, tracker, selection) for text in config.statistics]
     view = _view(config)
     with closing(FileReader(config.read)) as reader, Interrupt() as interrupt:
-        return _Run(config, reader, tracker, statistics, view, interrupt).run()
+        return _Run(config, reader, tracker, statistics, view, interrupt, wanted, selection).run()
+
+
+def _filter(config: Config) -> "Filter | None":
+    """The filter, if there is one; without one its parser is not loaded."""
+    if not config.filter.strip():
+        return None
+    from vsockdump.filters.filter import Filter
+
+    return Filter(config.filter)
 
 
 def _view(config: Config) -> Any:
@@ -62,13 +76,21 @@ class _Run:
         statistics: list[Statistic],
         view: Any,
         interrupt: "Interrupt",
+        wanted: "Filter | None",
+        selection: Selection | None,
     ) -> None:
         self._config = config
         self._reader = reader
         self._tracker = tracker
         self._statistics = statistics
         self._view = view
+        self._filter = wanted
+        self._selection = selection
         self._track = bool(statistics) or view is not None
+        self._scout: Tracker | None = None
+        if wanted is not None and wanted.needs_tracking:
+            self._track = True
+            self._scout = Tracker(config.max_connections) if config.limit else None
         self._flush = config.line_buffered or reader.stream.growing
         self._vsock = self._foreign = 0
         self._interrupt = interrupt
@@ -95,46 +117,74 @@ class _Run:
         if config.header and config.output == "fields" and self._view is not None:
             self._out.write("\t".join(config.fields).encode() + b"\n")
         try:
-            for batch in self._batches():
-                self._take(batch, writer)
+            for batch, mask in self._batches():
+                self._take(batch, mask, writer)
         except CaptureError as error:
             self._out.flush()
             complain(str(error))
             return EXIT_INPUT
         return EXIT_OK
 
-    def _batches(self) -> Iterator[Batch]:
-        """The source's batches, tracked, up to -c packets."""
-        left = self._config.limit or None
+    def _batches(self) -> Iterator[tuple[Batch, Mask | None]]:
+        """The source's batches, tracked, with what the filter chooses, up to -c such packets."""
+        left = self._config.limit
         with Progress(self._reader.stream, self._view is not None) as progress:
             for batch in self._interrupt.until(self._reader.batches()):
                 progress.update(self._reader.packets)
-                if left is not None and len(batch) >= left:
-                    yield self._tracked(batch.head(left))
+                if not left:
+                    yield self._filtered(batch)
+                    continue
+                batch, mask = self._filtered(self._cut(batch, left))
+                yield batch, mask
+                left -= len(batch) if mask is None else int(mask.sum())
+                if not left:
                     return
-                yield self._tracked(batch)
-                if left is not None:
-                    left -= len(batch)
 
-    def _tracked(self, batch: Batch) -> Batch:
+    def _filtered(self, batch: Batch) -> tuple[Batch, Mask | None]:
         if self._track:
-            self._tracker.set_taps([place.tap for place in self._reader.interfaces])
-            self._tracker.track(batch)
-        return batch
+            self._track_by(self._tracker, batch)
+        return batch, None if self._filter is None else self._filter.mask(batch)
 
-    def _take(self, batch: Batch, writer: CaptureFile | None) -> None:
+    def _track_by(self, tracker: Tracker, batch: Batch) -> None:
+        tracker.set_taps([place.tap for place in self._reader.interfaces])
+        tracker.track(batch)
+
+    def _cut(self, batch: Batch, left: int) -> Batch:
+        """The batch up to the last packet that -c allows.
+
+        Where the filter asks what only tracking tells, a tracker of its own runs ahead, so
+        that the other one never sees the packets behind the last.
+        """
+        if self._filter is None:
+            return batch.head(left)
+        if self._scout is not None:
+            self._track_by(self._scout, batch)
+        found = np.flatnonzero(self._filter.mask(batch))
+        return batch if len(found) < left else batch.head(int(found[left - 1]) + 1)
+
+    def _take(self, batch: Batch, mask: Mask | None, writer: CaptureFile | None) -> None:
         self._foreign += batch.foreign
         self._vsock += len(batch) - batch.foreign
         if writer is not None:
-            writer.write(batch)
+            writer.write(batch, None if mask is None else np.flatnonzero(mask))
+        if self._selection is not None and self._statistics:
+            self._selection.add(batch, mask)
         for statistic in self._statistics:
-            statistic.add(batch)
+            statistic.add(batch, mask)
         if self._view is not None and len(batch) > batch.foreign:
-            chosen = np.flatnonzero(~foreign(batch)) if batch.foreign else None
-            for piece in self._view.write(batch, chosen):
-                self._out.write(piece)
-            if self._flush:
-                self._out.flush()
+            self._print(batch, mask)
+
+    def _print(self, batch: Batch, mask: Mask | None) -> None:
+        """Print the vsock packets that are chosen."""
+        if batch.foreign:
+            mask = ~foreign(batch) if mask is None else mask & ~foreign(batch)
+        chosen = None if mask is None else np.flatnonzero(mask)
+        if chosen is not None and not len(chosen):
+            return
+        for piece in self._view.write(batch, chosen):
+            self._out.write(piece)
+        if self._flush:
+            self._out.flush()
 
     def _print_statistics(self) -> None:
         self._tracker.finish()

@@ -6,9 +6,11 @@ Importing this module loads the parser; do so only where a filter was given.
 from functools import cached_property
 
 from vsockdump.batch import Batch
+from vsockdump.columns import Mask
+from vsockdump.filters.errors import FilterError
 from vsockdump.filters.kernel import SNAPLEN, Split, split
-from vsockdump.filters.lower import lowered
-from vsockdump.filters.masks import Mask, mask_of
+from vsockdump.filters.lower import is_contradiction, lowered
+from vsockdump.filters.masks import mask_of
 from vsockdump.filters.packets import matches
 from vsockdump.filters.parse import parse
 from vsockdump.filters.printer import text
@@ -25,6 +27,8 @@ class Filter:
     def __init__(self, source: str) -> None:
         self.tree: Node = parse(source)
         self.lowered: Node = lowered(self.tree)
+        if is_contradiction(self.lowered):
+            raise FilterError("No packet can match this filter.", source, 0, len(source))
 
     def __str__(self) -> str:
         return text(self.tree)

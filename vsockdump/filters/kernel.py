@@ -134,13 +134,13 @@ def _left(
 
 def _decidable(conjunct: Node) -> Node:
     """The conjunct if the kernel can decide it, else what all its packets have in common."""
-    if all(_is_decidable(leaf) for leaf in leaves(lowered(conjunct))):
+    if all(is_decidable(leaf) for leaf in leaves(lowered(conjunct))):
         return conjunct
     # What is left out here could have come before a raw form, and kept it from ending the
     # filter; so raw forms cannot stay.
     return _weakened(
         conjunct,
-        lambda leaf: not can_end(leaf) and all(map(_is_decidable, leaves(lowered(leaf)))),
+        lambda leaf: not can_end(leaf) and all(map(is_decidable, leaves(lowered(leaf)))),
     )
 
 
@@ -181,7 +181,8 @@ def _weakened(node: Node, keeps: Callable[[Node], bool], positive: bool = True) 
             return node if keeps(node) else Always(positive)
 
 
-def _is_decidable(leaf: Node) -> bool:
+def is_decidable(leaf: Node) -> bool:
+    """Whether the kernel can decide a leaf of a lowered tree."""
     match leaf:
         case Always():
             return True

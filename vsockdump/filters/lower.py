@@ -11,11 +11,13 @@ from vsockdump.batch import Known
 from vsockdump.filters.sources import FLAGS, KNOWN, LIVING, SOURCES, findings
 from vsockdump.filters.tree import (
     Always,
+    And,
     Compare,
     Ends,
     Finding,
     Flag,
     Node,
+    Or,
     Place,
     Ranges,
     Sign,
@@ -23,6 +25,7 @@ from vsockdump.filters.tree import (
     clipped,
     either,
     mapped,
+    shared,
 )
 
 _ZERO: Ranges = ((0, 0),)
@@ -99,3 +102,25 @@ def _stalled() -> Node:
     """A direction of a connection that has not ended has used up its credit."""
     spent = either((_one("vsock.credit.free", 0), _one("vsock.credit.granted", 0)))
     return both((_compare("vsock.state", LIVING), spent))
+
+
+def is_contradiction(node: Node) -> bool:
+    """Whether a lowered tree asks one number for different values, so that nothing matches."""
+    return _without_contradictions(node) == Always(False)
+
+
+def _without_contradictions(node: Node) -> Node:
+    match node:
+        case And(terms):
+            inner = both(map(_without_contradictions, terms))
+            possible: dict[tuple[str, int | None], Ranges] = {}
+            for term in inner.terms if isinstance(inner, And) else ():
+                if isinstance(term, Compare):
+                    key = term.source, term.mask
+                    values = shared(possible.get(key, term.values), term.values)
+                    possible[key] = values
+            return inner if all(possible.values()) else Always(False)
+        case Or(terms):
+            return either(map(_without_contradictions, terms))
+        case _:
+            return node

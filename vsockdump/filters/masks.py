@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsockdump.batch import Batch
-from vsockdump.columns import Column, OfBatch
+from vsockdump.columns import Column, Mask, OfBatch
 from vsockdump.filters.sources import SEARCHED, SOURCES
 from vsockdump.filters.tree import (
     Always,
@@ -42,8 +42,6 @@ from vsockdump.filters.tree import (
     clipped,
     leaves,
 )
-
-Mask = NDArray[np.bool_]
 
 _MANY: Final = 4  # ranges; beyond, a search in the sorted ranges is faster than comparing
 _WORD: Final = 0xFFFFFFFF
@@ -191,6 +189,8 @@ class _Evaluation:
         beyond = index + size > rows["caplen"]
         ended |= beyond
         whole = np.flatnonzero(~beyond)
+        if not len(whole):
+            return np.zeros(len(index), np.uint64)
         at = index[whole].astype(np.int64) + rows["packet_at"][whole]
         data = np.frombuffer(self._batch.buffer, np.uint8)
         loaded = np.zeros(len(whole), np.uint64)

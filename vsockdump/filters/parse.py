@@ -75,7 +75,7 @@ named_cid: direction? cid_name | direction? GUEST NUMBER
 place: direction ENDPOINT | direction? GUEST ENDPOINT
 worded: short values
 compared: field RELATION item
-masked: field AMPERSAND item (RELATION item)?
+masked: field AMPERSAND item (RELATION item | IN set)?
 listed: field IN set
 present: FIELD
 flag: FLAG item
@@ -91,7 +91,8 @@ part: CID | PORT
 field: short | FIELD
 values: item | "(" item (OR item)* ")" | IN? set
 set: "{" item ("," item)* "}"
-item: NUMBER (TO NUMBER)? | RANGE | NAME (TO NAME)?
+item: _value (TO _value)? | RANGE
+_value: NUMBER | NAME
 
 arithmetic: _signed (operator _signed)*
 operator: OPERATOR | MINUS | AMPERSAND
@@ -179,20 +180,6 @@ def parse(text: str) -> Node:
     except RecursionError:
         raise FilterError("The filter is nested too deeply.", text, 0) from None
     return _Builder(text).chain(_tree(tree.children[0]))
-
-
-def joined(words: Sequence[str]) -> str:
-    """The words of a command line as one filter.
-
-    The shell takes quotes away; the one word that may need them, the text after `contains`
-    or `matches`, gets them back.
-    """
-    parts: list[str] = []
-    for word in words:
-        if parts and parts[-1] in ("contains", "matches") and word[:1] not in ('"', "/"):
-            word = '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        parts.append(word)
-    return " ".join(parts)
 
 
 @cache
@@ -377,13 +364,18 @@ class _Builder:
     def _masked(self, tree: Tree[Token]) -> Node:
         field, _sign, bits, *rest = tree.children
         name, kind = self._field_kind(_tree(field))
+        if kind.decimals:
+            raise self._error("A time in seconds has no bits; take frame.time_ns.", _only(field))
         mask = self._one(_item(bits), kind)
         if mask <= 0:
             raise self._error("This asks for no bit.", *_item(bits))
         if not rest:
             return Compare(name, ((1, mask),), mask)
         kind = _Kind(f"{kind.title} & {mask:#x}", 0, mask, kind.codes)
-        return Compare(name, self._related(_token(rest[0]), _item(rest[1]), kind), mask)
+        sign, values = _token(rest[0]), rest[1]
+        if sign.type == "IN":
+            return Compare(name, self._ranges(_items(values), kind), mask)
+        return Compare(name, self._related(sign, _item(values), kind), mask)
 
     def _listed(self, tree: Tree[Token]) -> Node:
         name, kind = self._field_kind(_tree(tree.children[0]))

@@ -30,6 +30,7 @@ from vsockdump.filters.tree import (
     Sign,
     Value,
     complement,
+    leaves,
 )
 
 Shown = Callable[[int], str]
@@ -44,13 +45,19 @@ _STRING_ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\
 
 def text(node: Node) -> str:
     """The filter that the tree stands for."""
+    # Behind `src 3:1024`, a bare 3:1025 would be one of the source as well.
+    directed = any(isinstance(leaf, Place) and leaf.where != "either" for leaf in leaves(node))
+    return _text(node, directed)
+
+
+def _text(node: Node, directed: bool) -> str:
     match node:
         case And(terms):
-            return " and ".join(map(_operand, terms))
+            return " and ".join(_operand(term, directed) for term in terms)
         case Or(terms):
-            return " or ".join(map(_operand, terms))
+            return " or ".join(_operand(term, directed) for term in terms)
         case Not(term):
-            return f"not {_operand(term)}"
+            return f"not {_operand(term, directed)}"
         case Always(holds):
             return "every packet" if holds else "no packet"  # in -d only
         case Compare(source, values, mask):
@@ -58,7 +65,8 @@ def text(node: Node) -> str:
         case Ends(part, values, where):
             return _WHERE[where] + _ends(part, values)
         case Place(cids, ports, where):
-            return _WHERE[where] + f"{_CID_NAMES.get(cids) or cids[0][0]}:{ports[0][0]}"
+            end = "src or dst " if directed and where == "either" else _WHERE[where]
+            return end + f"{_CID_NAMES.get(cids) or cids[0][0]}:{ports[0][0]}"
         case Flag(name):
             return f"flag {name}"
         case Finding(name):
@@ -73,9 +81,10 @@ def text(node: Node) -> str:
             return f"{_value(left)} {operator} {_value(right)}"
 
 
-def _operand(node: Node) -> str:
-    """A term of and, or, not; a relation would swallow what follows, as `not a = b` shows."""
-    return f"({text(node)})" if isinstance(node, And | Or) else text(node)
+def _operand(node: Node, directed: bool) -> str:
+    """A term of and, or, not."""
+    inner = _text(node, directed)
+    return f"({inner})" if isinstance(node, And | Or) else inner
 
 
 def _ends(part: str, values: Ranges) -> str:

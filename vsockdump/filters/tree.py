@@ -11,7 +11,6 @@ tuples: a named tuple equals any other with the same contents, And as well as Or
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 Ranges = tuple[tuple[int, int], ...]  # (first, last), ascending, with gaps between them
 
@@ -275,4 +274,6 @@ def complement(values: Ranges, low: int, high: int) -> Ranges:
     return tuple(gaps)
 
 
-OPPOSITE: Final = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+def shared(values: Ranges, others: Ranges) -> Ranges:
+    """What two sets of ranges have in common."""
+    return tuple(part for first, last in others for part in clipped(values, first, last))
