@@ -9,7 +9,7 @@ from filtering import (
     cut_frames,
     frames,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vsockdump import wire
@@ -54,6 +54,7 @@ def test_masks_agree_in_captures_of_any(tree: Node, inner: list[bytes], arphrd: 
 
 
 @settings(deadline=None)
+@example(parse("not frame.len & 1 in {0..1}"), [b"a frame"])
 @given(KERNEL_FILTER, st.lists(frames(), min_size=1, max_size=12))
 def test_programs_agree_with_masks(tree: Node, packets: list[bytes]) -> None:
     """What the kernel gets accepts the packets that match, as far as it can tell."""

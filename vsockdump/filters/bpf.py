@@ -151,7 +151,7 @@ def listing(program: Program) -> Iterator[str]:
         line = f"({at:03}) {name:<8} {operand}"
         if instruction.code & 7 == JMP and instruction.code & 0xF0 != JA:
             true, false = at + 1 + instruction.jt, at + 1 + instruction.jf
-            line = f"{line:<32} jt {true}\tjf {false}"
+            line = f"{line:<31} jt {true}\tjf {false}"
         yield line.rstrip()
 
 

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 from vsockdump.batch import Layers
 from vsockdump.filters import bpf
-from vsockdump.filters.bpf import Assembler, Label, Program
+from vsockdump.filters.bpf import Assembler, Instruction, Label, Program
 from vsockdump.filters.lower import lowered
 from vsockdump.filters.sources import FRAME_LENGTH, SOURCES, is_tracked
 from vsockdump.filters.tree import (
@@ -225,6 +225,8 @@ def compiled(tree: Node, snaplen: int = SNAPLEN) -> Program:
     labels = {layer: ways.get(case) or Label() for layer, case in cases.items()}
     if len(cases) > 1:
         _choose(assembler, labels)
+    elif cases[Layers.NONE] == Always(False):
+        return [Instruction(bpf.RET | bpf.K, 0, 0, 0)]
     for layer, case in cases.items():
         if case not in ways:
             assembler.place(labels[layer])
@@ -404,17 +406,24 @@ class _Field:
         others = complement(values, 0, self._mask)
         if others and _single(values) < _single(others):
             values, true, false = others, false, true
-        *before, last = values
-        for pair in before:
-            following = Label()
+        # Single values first: one load does for all that fit into a word.
+        singles = [first for first, last in values if first == last]
+        longer = [pair for pair in values if pair[0] != pair[1]]
+        for index, value in enumerate(singles):
+            following = false if index == len(singles) - 1 and not longer else Label()
+            self._equal(value, true, following, is_loaded=index > 0 and self._size <= 4)
+            self._place(following, false)
+        for index, pair in enumerate(longer):
+            following = false if index == len(longer) - 1 else Label()
             self._between(*pair, true, following)
+            self._place(following, false)
+
+    def _place(self, following: Label, end: Label) -> None:
+        if following is not end:
             self._assembler.place(following)
-        self._between(*last, true, false)
 
     def _between(self, first: int, last: int, true: Label, false: Label) -> None:
-        if first == last:
-            self._equal(first, true, false)
-        elif last >= self._mask:
+        if last >= self._mask:
             self._at_least(first, true, false)
         else:
             upper = Label()
@@ -423,16 +432,16 @@ class _Field:
             self._assembler.place(upper)
             self._at_least(last + 1, false, true)
 
-    def _equal(self, value: int, true: Label, false: Label) -> None:
+    def _equal(self, value: int, true: Label, false: Label, is_loaded: bool = False) -> None:
         """Word by word, each with its bytes in the order of the wire."""
         step = min(self._size, 4)
         for shift in range(0, self._size, step):
             following = true if shift + step == self._size else Label()
             part = value >> 8 * shift & (1 << 8 * step) - 1
-            self._load(shift, step)
+            if not is_loaded:
+                self._load(shift, step)
             self._assembler.jump(bpf.JEQ, _swapped(part, step), following, false)
-            if following is not true:
-                self._assembler.place(following)
+            self._place(following, true)
 
     def _at_least(self, value: int, true: Label, false: Label) -> None:
         """Byte by byte from the most significant one, until what is left of `value` is 0.
