@@ -15,6 +15,8 @@ RANKS = (
     ("wire",),
     ("address", "batch"),
     ("columns", "capture", "track", "layers"),
+    ("fields",),
+    ("filters",),
     ("output",),
     ("config", "library"),
     ("events",),

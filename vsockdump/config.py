@@ -24,7 +24,8 @@ class Config(NamedTuple):
 
     Without `read` an interface is captured, `live` says how.  `user` is whom to become (-Z).
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
-    arguments of -z.  `limit` stops after so many packets, 0 means all.
+    arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
+    of a filter, "" lets all packets through.
     """
 
     read: str | None
@@ -35,6 +36,7 @@ class Config(NamedTuple):
     statistics: tuple[str, ...] = ()
     print_packets: bool = True
     limit: int = 0
+    filter: str = ""
     text: TextOptions = TextOptions()
     data: bool = False
     line_buffered: bool = False
