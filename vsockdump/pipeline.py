@@ -133,7 +133,6 @@ class _Run:
         self._vsock = self._foreign = 0
         self._events = events
         self._out = _Stdout()
-
         self._progress = LiveProgress(source)
         self._shown = 0  # how often statistics were shown
         # Packets that scroll by, and programs that read, get one table after the other.
