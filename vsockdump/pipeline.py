@@ -21,7 +21,7 @@ from vsockdump.columns import Mask, foreign
 from vsockdump.config import Config
 from vsockdump.events import Events
 from vsockdump.output.capture_file import CaptureFile
-from vsockdump.output.errors import cannot_write
+from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
@@ -58,7 +58,14 @@ def run(config: Config) -> int:
         one = _Run(config, start, tracker, statistics, selection, view, events)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
-        return one.run()
+        try:
+            return one.run()
+        except OutputError as error:
+            if not (error.denied and start.user):
+                raise
+            raise OutputError(
+                f"{str(error)[:-1]} for user {start.user}; -Z root keeps root's rights."
+            ) from None
 
 
 def _filter(config: Config) -> "Filter | None":
@@ -73,11 +80,13 @@ def _filter(config: Config) -> "Filter | None":
 class _Start(NamedTuple):
     """A source that is open, and what is to be known of it.
 
-    `filter` is what was left to be decided here, `why_silent` knows why no packet came.
+    `filter` is what was left to be decided here, `user` whom the run became, and `why_silent`
+    knows why no packet came.
     """
 
     source: Source
     filter: "Filter | None"
+    user: str | None = None
     greeting: str = ""
     why_silent: Callable[[], str] = str
 
@@ -89,7 +98,7 @@ def _read(path: str, wanted: "Filter | None", user: str | None, held: ExitStack)
         from vsockdump.capture import privileges
 
         privileges.drop(privileges.user_named(user))
-    return _Start(source, wanted)
+    return _Start(source, wanted, user)
 
 
 def _listen(config: Config, wanted: "Filter | None", held: ExitStack) -> _Start:
@@ -97,6 +106,7 @@ def _listen(config: Config, wanted: "Filter | None", held: ExitStack) -> _Start:
 
     The kernel takes over what it can decide of the filter, but where packets are tracked,
     only what keeps their connections whole.
+
     All is imported and opened before privileges are dropped: another user need not have
     access to where Python's packages are.
     """
@@ -121,13 +131,10 @@ def _listen(config: Config, wanted: "Filter | None", held: ExitStack) -> _Start:
         wanted = None if halves.rest is None else wanted.part(halves.rest)
     source = held.enter_context(closing(PacketSocket(name, settings)))
     privileges.drop(user)
-    whose = f", as user {user.name}" if user else ""
-    return _Start(
-        source,
-        wanted,
-        f"listening on {name}{made}{whose}.",
-        lambda: machine.why_silent(machine.gather()),
-    )
+    who = user.name if user else None
+    whose = f", as user {who}" if who else ""
+    greeting = f"listening on {name}{made}{whose}."
+    return _Start(source, wanted, who, greeting, lambda: machine.why_silent(machine.gather()))
 
 
 def _tracks(config: Config, wanted: "Filter | None") -> bool:
@@ -180,7 +187,6 @@ class _Run:
         self._vsock = self._foreign = self._chosen = 0
         self._events = events
         self._out = _Stdout()
-
         self._progress = LiveProgress(source)
         self._shown = 0  # how often statistics were shown
         # Packets that scroll by, and programs that read, get one table after the other.
