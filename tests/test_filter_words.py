@@ -181,6 +181,23 @@ def test_what_was_expected_is_said() -> None:
         assert words in caught.value.sentence
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("(", ")"), ("not (port 5 or ", ")"), ("!", ""), ("1 + (", ")"), ("-", "")],
+)
+def test_nesting_has_a_limit(before: str, after: str) -> None:
+    """Fifty levels work in every evaluator; ten thousand are refused in a sentence."""
+    inner = "link[0] = 1" if before in ("1 + (", "-") else "port 7"
+    inner, rest = ("link[0]", " = 1") if inner[0] == "l" else (inner, "")
+    batch = batch_of([packet.frame for packet in scenario(TALK)])
+    deep = Filter(before * 50 + inner + after * 50 + rest)
+    assert [deep.matches(batch, row) for row in range(len(batch))] == deep.mask(batch).tolist()
+    assert parse(str(deep)) == deep.tree
+    deep.split()
+    with pytest.raises(FilterError, match="nested too deeply"):
+        Filter(before * 10_000 + inner + after * 10_000 + rest)
+
+
 def test_an_error_on_the_command_line() -> None:
     """Exit 2, the caret below the word, before anything is read."""
     result = run("-r", "/does/not/exist", "port", "5", "and", "opp", "rw")
