@@ -225,8 +225,8 @@ def compiled(tree: Node, snaplen: int = SNAPLEN) -> Program:
     labels = {layer: ways.get(case) or Label() for layer, case in cases.items()}
     if len(cases) > 1:
         _choose(assembler, labels)
-    elif cases[Layers.NONE] == Always(False):
-        return [Instruction(bpf.RET | bpf.K, 0, 0, 0)]
+    elif isinstance(only := cases[Layers.NONE], Always):
+        return [Instruction(bpf.RET | bpf.K, 0, 0, snaplen if only.holds else 0)]
     for layer, case in cases.items():
         if case not in ways:
             assembler.place(labels[layer])

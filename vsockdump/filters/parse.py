@@ -152,6 +152,7 @@ _PRECEDENCE: Final = {
     "*": 5,
     "/": 5,
 } | dict.fromkeys(_SWALLOWING, 6)
+_DEEPEST: Final = 300  # levels of Lark's tree; a pair of parentheses takes two or three
 _LOAD_SIZES: Final = (1, 2, 4)
 _DECIMALS: Final = 9  # of a time in seconds
 
@@ -177,8 +178,8 @@ def parse(text: str) -> Node:
         tree = _parser().parse(text)
     except UnexpectedInput as error:
         raise _syntax_error(error, text) from None
-    except RecursionError:
-        raise FilterError("The filter is nested too deeply.", text, 0) from None
+    if _depth(tree) > _DEEPEST:
+        raise FilterError("This filter is nested too deeply.", text, 0, len(text))
     return _Builder(text).chain(_tree(tree.children[0]))
 
 
@@ -189,6 +190,15 @@ def _parser() -> Lark:
     rules += f"cid_name: {' | '.join(map(str.upper, CIDS))}\n"
     grammar = _GRAMMAR.replace("%cids%", "|".join(CIDS))
     return Lark(grammar + rules + keywords, parser="lalr", propagate_positions=True)
+
+
+def _depth(tree: Tree[Token]) -> int:
+    """How deep the tree is; what works on it later recurses."""
+    level, depth = [tree], 0
+    while level:
+        depth += 1
+        level = [child for node in level for child in node.children if isinstance(child, Tree)]
+    return depth
 
 
 def _syntax_error(error: UnexpectedInput, text: str) -> FilterError:

@@ -75,14 +75,14 @@ WORDS: Final = (
         "FIELD == N, FIELD in {N, N..M}, FIELD & BITS",
         "any field of --list-fields with ==, !=, <, <=, >, >= or in; & asks for bits, and"
         " may be compared; a field alone: the packet has it",
-        "vsock.virtio.flags & 0x3 == 0x1",
+        "frame.len in {76, 100..200} and vsock.virtio.flags & 0x3 == 0x1",
     ),
     Word(("less", "greater"), "less N, greater N", "packets up to N, from N bytes", "less 128"),
     Word(
         ("len", "link", "ether"),
         "link[OFFSET:SIZE] = N, len > N",
-        "libpcap's raw forms: SIZE is 1, 2 or 4 bytes, big-endian; arithmetic of 32 bits with"
-        " + - * / % & | ^ << >>",
+        "libpcap's raw forms; SIZE is 1, 2 or 4 bytes, big-endian; arithmetic of 32 bits with"
+        " + - * / % & | ^ << >>; ether is another word for link",
         "link[24:2] = 0x0400",
     ),
     Word(("and", "or", "not"), "and &&, or ||, not !, ( )", "", "port 1024 and not op rw"),
