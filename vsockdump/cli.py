@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 EXIT_INPUT = 1
 EXIT_USAGE = 2
 
-_COMPILED_MODULES = ("capture.scan", "track.tracker", "track.window", "output.rows")
+_COMPILED_MODULES = (
+    "capture.scan",
+    "track.tracker",
+    "track.window",
+    "output.rows",
+    "output.packet_records",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
