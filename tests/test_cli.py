@@ -44,8 +44,12 @@ def test_version_says_how_it_was_built() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["-r"],
+        ["-r", REFUSED, "-i", "vsockmon0"],
+        ["-r", REFUSED, "--duration", "5"],
+        ["-s", "0"],
+        ["-B", "-1"],
+        ["--duration", "never"],
         ["-r", REFUSED, "--no-such-option"],
         ["-r", REFUSED, "-c", "0"],
         ["-r", REFUSED, "-c", "many"],

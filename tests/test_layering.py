@@ -17,6 +17,7 @@ RANKS = (
     ("columns", "capture", "track", "layers"),
     ("output",),
     ("config", "library"),
+    ("events",),
     ("pipeline",),
     ("cli",),
     ("__main__",),

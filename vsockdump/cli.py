@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from vsockdump import __version__
 
 if TYPE_CHECKING:
-    from vsockdump.config import Config
+    from vsockdump.config import Config, LiveOptions
 
 EXIT_INPUT = 1
 EXIT_USAGE = 2
@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say([version()])
     if arguments.list_fields:
         return _list_fields()
-    if arguments.read is None:
-        parser.error("give a capture to read: -r FILE, or -r - for stdin")
+    if arguments.list_interfaces or arguments.doctor:
+        return _look_at_machine(arguments.doctor)
     return _run(parser, arguments)
 
 
@@ -129,6 +129,13 @@ def _list_fields() -> int:
     return _say(list_fields())
 
 
+def _look_at_machine(doctor: bool) -> int:
+    from vsockdump.capture import machine
+
+    facts = machine.gather()
+    return _say(machine.doctor(facts) if doctor else machine.report(facts))
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One sentence, as for every other error."""
@@ -147,9 +154,34 @@ def _parser() -> argparse.ArgumentParser:
     source = parser.add_argument_group("source and destination")
     add = source.add_argument
     add("-r", dest="read", metavar="FILE", help="read this pcap or pcapng capture; - is stdin")
+    add("-i", dest="interface", metavar="IFACE", help="capture on this vsock monitor")
     add("-w", dest="write", metavar="FILE", help="write the packets to this capture; - is stdout")
     add("-c", dest="limit", metavar="N", type=_positive, default=0, help="stop after N packets")
     add("-U", dest="packet_buffered", action="store_true", help="flush -w after every batch")
+    live = parser.add_argument_group("live capture")
+    add = live.add_argument
+    add("-s", dest="snaplen", metavar="N", type=_positive, help="bytes kept of a packet")
+    add("-B", dest="ring", metavar="KIB", type=_positive, help="ring in KiB (default 32768)")
+    add(
+        "--block-timeout",
+        metavar="MS",
+        type=_positive,
+        help="hand over packets after so many milliseconds (default 100)",
+    )
+    add(
+        "-D",
+        "--list-interfaces",
+        action="store_true",
+        help="list vsock monitors, and what this machine can capture",
+    )
+    add("--doctor", action="store_true", help="say what is in the way of a capture, and what helps")
+    add(
+        "-Z",
+        dest="user",
+        metavar="USER",
+        help="become USER when all is open (default under sudo: who ran it)",
+    )
+    add("--duration", metavar="SECONDS", type=_seconds, default=0, help="stop after this time")
     lines = parser.add_argument_group("packet lines")
     add = lines.add_argument
     add("-n", dest="numeric", action="store_true", help="context ids as numbers, not names")
@@ -189,7 +221,13 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS",
     )
-    add("-P", dest="print_packets", action="store_true", help="print packets with -z or -w too")
+    add(
+        "-P",
+        "--print",
+        dest="print_packets",
+        action="store_true",
+        help="print packets with -z or -w too",
+    )
     add(
         "--max-connections",
         metavar="N",
@@ -204,6 +242,31 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _live(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "LiveOptions":
+    from vsockdump.config import LiveOptions
+
+    options = LiveOptions(
+        arguments.interface,
+        arguments.snaplen,
+        arguments.ring,
+        arguments.block_timeout,
+        arguments.duration,
+    )
+    if arguments.read is not None and options != LiveOptions():
+        parser.error("-r reads a file; -i, -s, -B, --block-timeout and --duration are for live")
+    return options
 
 
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
@@ -257,6 +320,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         packet_buffered=arguments.packet_buffered,
         max_connections=arguments.max_connections,
         colour=colour,
+        live=_live(parser, arguments),
+        user=arguments.user,
     )
 
 

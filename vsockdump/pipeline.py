@@ -4,25 +4,29 @@ Rules for editors: this file wires and decides nothing that a stage could decide
 to stdout, everything else to stderr, one sentence a line.
 """
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing
-from types import FrameType
-from typing import Any, Final
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vsockdump.batch import Batch
 from vsockdump.capture.errors import CaptureError
+from vsockdump.capture.read_ahead import ahead
 from vsockdump.capture.reader import FileReader
+from vsockdump.capture.source import Source
 from vsockdump.columns import foreign
 from vsockdump.config import Config
+from vsockdump.events import Events
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
-from vsockdump.output.progress import Progress
-from vsockdump.output.statistics import Statistic, make
+from vsockdump.output.progress import LiveProgress, Progress
+from vsockdump.output.screen import drawn
+from vsockdump.output.statistics import Statistic, make, wish
+from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
 
@@ -37,10 +41,65 @@ def run(config: Config) -> int:
     could be read, OutputError if the output failed.
     """
     tracker = Tracker(config.max_connections)
-    statistics = [make(text, tracker) for text in config.statistics]
+    wishes = [wish(text) for text in config.statistics]
+    statistics = [make(text, tracker) for text, _refresh in wishes]
     view = _view(config)
-    with closing(FileReader(config.read)) as reader, Interrupt() as interrupt:
-        return _Run(config, reader, tracker, statistics, view, interrupt).run()
+    with ExitStack() as held:
+        if config.read is None:
+            start = _listen(config, held)
+        else:
+            start = _read(config.read, config.user, held)
+        events = held.enter_context(Events(start.source.stop))
+        one = _Run(config, start, tracker, statistics, view, events)
+        if start.source.live:
+            one.set_timers([refresh for _text, refresh in wishes])
+        return one.run()
+
+
+class _Start(NamedTuple):
+    """A source that is open, what to say of it, and who knows why it gave no packet."""
+
+    source: Source
+    greeting: str = ""
+    why_silent: Callable[[], str] = str
+
+
+def _read(path: str, user: str | None, held: ExitStack) -> _Start:
+    """A capture file, opened before the rights to do so are given up; `held` closes it."""
+    source = held.enter_context(closing(FileReader(path)))
+    if user is not None:
+        from vsockdump.capture import privileges
+
+        privileges.drop(privileges.user_named(user))
+    return _Start(source)
+
+
+def _listen(config: Config, held: ExitStack) -> _Start:
+    """A live capture, with the device that it needs; `held` closes both.
+
+    All is imported and opened before privileges are dropped: another user need not have
+    access to where Python's packages are.
+    """
+    from vsockdump.capture import machine, privileges, vsockmon
+    from vsockdump.capture.packet_socket import PacketSocket, Settings
+
+    options = config.live
+    user = privileges.user_named(config.user) if config.user else privileges.invoking_user()
+    name, made = options.interface or vsockmon.existing(), ""
+    if name is None:
+        device = held.enter_context(closing(vsockmon.make()))
+        name, made = device.name, ", made for this capture"
+    chosen = {
+        name: value
+        for name in ("snaplen", "ring_kib", "block_timeout_ms")
+        if (value := getattr(options, name)) is not None
+    }
+    source = held.enter_context(closing(PacketSocket(name, Settings(**chosen))))
+    privileges.drop(user)
+    whose = f", as user {user.name}" if user else ""
+    return _Start(
+        source, f"listening on {name}{made}{whose}.", lambda: machine.why_silent(machine.gather())
+    )
 
 
 def _view(config: Config) -> Any:
@@ -57,22 +116,42 @@ class _Run:
     def __init__(
         self,
         config: Config,
-        reader: FileReader,
+        start: _Start,
         tracker: Tracker,
         statistics: list[Statistic],
         view: Any,
-        interrupt: "Interrupt",
+        events: Events,
     ) -> None:
         self._config = config
-        self._reader = reader
+        self._start = start
+        self._source = source = start.source
         self._tracker = tracker
         self._statistics = statistics
         self._view = view
         self._track = bool(statistics) or view is not None
-        self._flush = config.line_buffered or reader.stream.growing
+        self._flush = config.line_buffered or source.live
         self._vsock = self._foreign = 0
-        self._interrupt = interrupt
+        self._events = events
         self._out = _Stdout()
+
+        self._progress = LiveProgress(source)
+        self._shown = 0  # how often statistics were shown
+        # Packets that scroll by, and programs that read, get one table after the other.
+        self._in_place = view is None and config.output != "json" and sys.stdout.isatty()
+
+    def set_timers(self, refreshes: list[float]) -> None:
+        """What a live run does by the clock; `refreshes` are those of the statistics, 0: none."""
+        config, events = self._config, self._events
+        events.report = self._say_counts
+        if config.live.duration:
+            events.after(config.live.duration, self._source.stop)
+        for index, refresh in enumerate(refreshes):
+            if refresh:
+                events.every(refresh, partial(self._refresh, index))
+        drawing = self._in_place and any(refreshes)
+        silent = config.write is not None and self._view is None and not drawing
+        if silent and self._progress.wanted:
+            events.every(LiveProgress.EVERY_S, self._progress.update)
 
     def run(self) -> int:
         """Read to the end, to -c, to damage or to ^C; then finish what was begun."""
@@ -80,45 +159,70 @@ class _Run:
         if config.write is None:
             status = self._read(None)
         else:
-            flush = config.packet_buffered or self._reader.stream.growing
-            with closing(CaptureFile(config.write, self._reader, flush)) as writer:
+            flush = config.packet_buffered or self._source.live
+            with closing(CaptureFile(config.write, self._source, flush)) as writer:
                 status = self._read(writer)
+        self._progress.clear()
         self._print_statistics()
         self._out.flush()
-        if self._interrupt.caught:
+        if self._source.counts() is not None:
+            self._say_counts()
+        elif self._events.caught:
             complain(f"stopped after {self._vsock + self._foreign} packets.")
         return status or self._summary()
+
+    def _say_counts(self) -> None:
+        """How much was captured and lost, as tcpdump says it."""
+        self._progress.clear()
+        counts = self._source.counts()
+        say(f"{counted(self._vsock + self._foreign, 'packet')} captured")
+        if counts is not None:
+            say(f"{counted(counts.received, 'packet')} received by filter")
+            say(f"{counted(counts.dropped, 'packet')} dropped by kernel")
 
     def _read(self, writer: CaptureFile | None) -> int:
         """Take all batches; the exit status so far."""
         config = self._config
+        if self._start.greeting:
+            complain(self._start.greeting)
         if config.header and config.output == "fields" and self._view is not None:
             self._out.write("\t".join(config.fields).encode() + b"\n")
         try:
-            for batch in self._batches():
-                self._take(batch, writer)
+            with closing(self._batches()) as batches:
+                for batch in batches:
+                    self._take(batch, writer)
         except CaptureError as error:
             self._out.flush()
             complain(str(error))
             return EXIT_INPUT
         return EXIT_OK
 
-    def _batches(self) -> Iterator[Batch]:
-        """The source's batches, tracked, up to -c packets."""
+    def _batches(self) -> Generator[Batch]:
+        """The source's batches, tracked, up to -c packets.
+
+        Those of a large file are tracked in a thread, beside what is made of them here.
+        """
+        batches, kept = self._tracked_batches(), self._source.kept
+        if self._track and kept > 1:
+            batches = ahead(batches, kept)
+        with closing(batches), Progress(self._source, self._view is not None) as progress:
+            for batch in self._events.until_stopped(batches):
+                progress.update(self._source.packets)
+                yield batch
+
+    def _tracked_batches(self) -> Generator[Batch]:
         left = self._config.limit or None
-        with Progress(self._reader.stream, self._view is not None) as progress:
-            for batch in self._interrupt.until(self._reader.batches()):
-                progress.update(self._reader.packets)
-                if left is not None and len(batch) >= left:
-                    yield self._tracked(batch.head(left))
-                    return
-                yield self._tracked(batch)
-                if left is not None:
-                    left -= len(batch)
+        for batch in self._source.batches():
+            if left is not None and len(batch) >= left:
+                yield self._tracked(batch.head(left))
+                return
+            yield self._tracked(batch)
+            if left is not None:
+                left -= len(batch)
 
     def _tracked(self, batch: Batch) -> Batch:
         if self._track:
-            self._tracker.set_taps([place.tap for place in self._reader.interfaces])
+            self._tracker.set_taps([place.tap for place in self._source.interfaces])
             self._tracker.track(batch)
         return batch
 
@@ -137,25 +241,54 @@ class _Run:
                 self._out.flush()
 
     def _print_statistics(self) -> None:
-        self._tracker.finish()
-        config = self._config
-        for index, statistic in enumerate(self._statistics):
-            if config.output == "json":
-                lines = statistic.json_lines()
+        """The result, at the end."""
+        self._tracker.finish(self._source.now_ns())
+        if self._in_place and self._shown:
+            self._out.write(drawn(()).encode())
+            self._shown = 0
+        for statistic in self._statistics:
+            self._print(statistic)
+
+    def _refresh(self, index: int) -> None:
+        """Show a statistic as it is now; on a terminal all of them, since they share it."""
+        with self._tracker.as_of(self._source.now_ns()):
+            if self._in_place:
+                self._out.write(drawn(self._all_lines()).encode())
+                self._shown += 1
             else:
-                lines = statistic.lines(config.text.numeric, config.colour)
-                if index or self._view is not None:
-                    self._out.write(b"\n")
-            for line in lines:
-                self._out.write(line.encode() + b"\n")
+                self._print(self._statistics[index])
+        self._out.flush()
+
+    def _all_lines(self) -> Iterator[str]:
+        for index, statistic in enumerate(self._statistics):
+            if index:
+                yield ""
+            yield from self._lines_of(statistic)
+
+    def _print(self, statistic: Statistic) -> None:
+        """A statistic below what was printed before, with an empty line between."""
+        if self._config.output != "json" and (self._shown or self._view is not None):
+            self._out.write(b"\n")
+        self._shown += 1
+        for line in self._lines_of(statistic):
+            self._out.write(line.encode() + b"\n")
+
+    def _lines_of(self, statistic: Statistic) -> Iterator[str]:
+        config = self._config
+        if config.output == "json":
+            return statistic.json_lines()
+        return statistic.lines(config.text.numeric, config.colour)
 
     def _summary(self) -> int:
         """Say what was left out; a capture without any vsock is not what was meant."""
+        counts = self._source.counts()
+        if counts is not None and not counts.received:
+            complain(self._start.why_silent())
         if not self._foreign:
             return EXIT_OK
-        types = sorted({place.linktype for place in self._reader.interfaces if not place.kind})
+        types = sorted({place.linktype for place in self._source.interfaces if not place.kind})
         kinds = " of link type " + ", ".join(map(str, types)) if types else ""
-        name = self._reader.stream.name
+        name = self._source.name
         if not self._vsock:
             complain(f"{name} holds no vsock packets: all {self._foreign} are others{kinds}.")
             return EXIT_INPUT
@@ -182,46 +315,11 @@ class _Stdout:
             raise cannot_write("to stdout", error) from None
 
 
-class Interrupt:
-    """^C and SIGTERM end the reading and nothing else: what was begun is finished.
-
-    A context manager; in it, the second signal kills.  `caught` says whether one came.
-    """
-
-    _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.caught = False
-        self._waiting = False
-
-    def __enter__(self) -> "Interrupt":
-        self._before = [signal.signal(number, self._catch) for number in self._SIGNALS]
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in zip(self._SIGNALS, self._before, strict=True):
-            signal.signal(number, handler)
-
-    def _catch(self, number: int, _frame: FrameType | None) -> None:
-        self.caught = True
-        signal.signal(number, signal.SIG_DFL)
-        if self._waiting:
-            raise KeyboardInterrupt
-
-    def until(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches that come before the signal."""
-        while not self.caught:
-            try:
-                self._waiting = True
-                batch = next(batches, None)
-                self._waiting = False
-            except KeyboardInterrupt:
-                return
-            if batch is None:
-                return
-            yield batch
-
-
 def complain(sentence: str) -> None:
+    """One sentence on stderr."""
+    say(f"vsockdump: {sentence}")
+
+
+def say(line: str) -> None:
     """One line on stderr."""
-    print(f"vsockdump: {sentence}", file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)

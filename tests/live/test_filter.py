@@ -1,0 +1,94 @@
+"""Programs of classic BPF in the kernel: what they refuse is never seen, not even at first."""
+
+import os
+from threading import Event, Thread
+from typing import Final
+
+import pytest
+from network import NAME, Network
+from test_live import DATA, REQUEST
+
+from vsockdump.capture.packet_socket import PacketSocket, Program, Settings
+from vsockdump.wire import Op
+
+OP_AT: Final = 32 + 30
+# ldh [62]; jeq #op ? next : refuse; ret #262144; ret #0.  The op's low byte comes first.
+ONLY_DATA: Final[Program] = (
+    (0x28, 0, 0, OP_AT),
+    (0x15, 0, 1, int(Op.RW) << 8),
+    (0x06, 0, 0, 262144),
+    (0x06, 0, 0, 0),
+)
+
+
+def captured(network: Network, settings: Settings, *frames: bytes) -> list[bytes]:
+    """What a packet socket takes of these frames, which are sent when it is there."""
+    source = network.run(lambda: PacketSocket(NAME, settings))
+    network.send(*frames)
+    return rest_of(source)
+
+
+def rest_of(source: PacketSocket, at_least: int = 0) -> list[bytes]:
+    """The packets of a source until there are so many, and those that were captured by then."""
+    packets: list[bytes] = []
+    if len(packets) >= at_least:
+        source.stop()
+    for batch in source.batches():
+        for row in batch.rows:
+            at = int(row["packet_at"])
+            packets.append(bytes(batch.buffer[at : at + int(row["caplen"])]))
+        if len(packets) >= at_least:
+            source.stop()
+    counts = source.counts()
+    source.close()
+    assert len(packets) == counts.received - counts.dropped
+    return packets
+
+
+def test_a_program_chooses(network: Network) -> None:
+    """Only what it accepts arrives and is counted."""
+    settings = Settings(program=ONLY_DATA)
+    assert [DATA, DATA] == captured(network, settings, REQUEST, DATA, REQUEST, DATA)
+
+
+def test_a_program_keeps_the_snaplen(network: Network) -> None:
+    """What it accepts is cut at -s; what it refuses stays refused."""
+    settings = Settings(program=ONLY_DATA, snaplen=70)
+    assert [DATA[:70]] == captured(network, settings, REQUEST, DATA)
+
+
+def test_a_program_may_accept_less_than_the_snaplen(network: Network) -> None:
+    """The smaller of both holds."""
+    settings = Settings(program=((0x06, 0, 0, 40),), snaplen=70)
+    assert [DATA[:40]] == captured(network, settings, DATA)
+
+
+def test_no_packet_passes_before_the_program(network: Network) -> None:
+    """In traffic that never pauses, not one packet is seen that the program refuses."""
+    stop = Event()
+
+    def flood() -> None:
+        while not stop.is_set():
+            network.send(REQUEST, REQUEST, REQUEST, DATA)
+
+    thread = Thread(target=flood)
+    thread.start()
+    try:
+        seen = 0
+        for _ in range(100):
+            source = network.run(lambda: PacketSocket(NAME, Settings(64, 512, 10, ONLY_DATA)))
+            packets = rest_of(source, at_least=1)
+            seen += len(packets)
+            assert {DATA[:64]} >= set(packets)
+    finally:
+        stop.set()
+        thread.join()
+    assert seen
+
+
+def test_a_program_that_the_kernel_refuses(network: Network) -> None:
+    """A jump out of the program: an error that says so, and no file descriptor left open."""
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Exception, match=f"Cannot capture {NAME}: invalid argument"):
+        network.run(lambda: PacketSocket(NAME, Settings(program=((0x15, 9, 9, 0),))))
+    assert len(before) == len(os.listdir("/proc/self/fd"))
