@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
 
+if TYPE_CHECKING:
+    from vsockdump.output.postrotate import PostRotate
+
 EXIT_OK = 0
 EXIT_INPUT = 1
 
@@ -45,12 +48,13 @@ def run(config: Config) -> int:
     statistics = [make(text, tracker) for text, _refresh in wishes]
     view = _view(config)
     with ExitStack() as held:
+        finished = _postrotate(config, held)
         if config.read is None:
             start = _listen(config, held)
         else:
             start = _read(config.read, config.user, held)
         events = held.enter_context(Events(start.source.stop))
-        one = _Run(config, start, tracker, statistics, view, events)
+        one = _Run(config, start, tracker, statistics, view, events, finished)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
         return one.run()
@@ -102,6 +106,17 @@ def _listen(config: Config, held: ExitStack) -> _Start:
     )
 
 
+def _postrotate(config: Config, held: ExitStack) -> "PostRotate | None":
+    """The command for finished files; `held` waits for it when all else has been given back."""
+    if config.postrotate is None:
+        return None
+    from vsockdump.output.postrotate import PostRotate
+
+    command = PostRotate(config.postrotate, complain)
+    held.callback(command.wait)
+    return command
+
+
 def _view(config: Config) -> Any:
     if not config.print_packets:
         return None
@@ -121,6 +136,7 @@ class _Run:
         statistics: list[Statistic],
         view: Any,
         events: Events,
+        finished: "PostRotate | None",
     ) -> None:
         self._config = config
         self._start = start
@@ -132,6 +148,7 @@ class _Run:
         self._flush = config.line_buffered or source.live
         self._vsock = self._foreign = 0
         self._events = events
+        self._finished = finished
         self._out = _Stdout()
 
         self._progress = LiveProgress(source)
@@ -159,8 +176,7 @@ class _Run:
         if config.write is None:
             status = self._read(None)
         else:
-            flush = config.packet_buffered or self._source.live
-            with closing(CaptureFile(config.write, self._source, flush)) as writer:
+            with closing(self._writer(config.write)) as writer:
                 status = self._read(writer)
         self._progress.clear()
         self._print_statistics()
@@ -170,6 +186,14 @@ class _Run:
         elif self._events.caught:
             complain(f"stopped after {self._vsock + self._foreign} packets.")
         return status or self._summary()
+
+    def _writer(self, path: str) -> CaptureFile:
+        rotation = self._config.rotation
+        ways = rotation.of(path) if rotation else None
+        writer = CaptureFile(path, self._source, ways, self._finished)
+        if self._source.live and writer.tick_s is not None:
+            self._events.every(writer.tick_s, writer.tick)
+        return writer
 
     def _say_counts(self) -> None:
         """How much was captured and lost, as tcpdump says it."""
@@ -191,6 +215,9 @@ class _Run:
             with closing(self._batches()) as batches:
                 for batch in batches:
                     self._take(batch, writer)
+                    if writer is not None and writer.full:
+                        complain(f"stopped after {writer.files} files, as -W asks.")
+                        break
         except CaptureError as error:
             self._out.flush()
             complain(str(error))
@@ -227,10 +254,12 @@ class _Run:
         return batch
 
     def _take(self, batch: Batch, writer: CaptureFile | None) -> None:
+        if writer is not None:
+            written = writer.write(batch)
+            if writer.full:
+                batch = batch.head(written)
         self._foreign += batch.foreign
         self._vsock += len(batch) - batch.foreign
-        if writer is not None:
-            writer.write(batch)
         for statistic in self._statistics:
             statistic.add(batch)
         if self._view is not None and len(batch) > batch.foreign:
