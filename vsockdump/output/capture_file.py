@@ -127,7 +127,7 @@ class CaptureFile:
         if self._file is None:
             self._open_first(self._clock())
         self._begin()
-        self._finish(self._source.now_ns() or self._latest_ns)
+        self._finish()
         self.full = True
 
     def _open_for(self, batch: Batch, rows: Rows) -> bool:
@@ -193,7 +193,7 @@ class CaptureFile:
         if now_ns == NO_TIME:
             now_ns = self._latest_ns
         self._latest_ns = now_ns
-        self._finish(now_ns)
+        self._finish()
         path = self._rotation.following(now_ns)
         if path is None:
             self.full = True
@@ -206,10 +206,12 @@ class CaptureFile:
         self._begin()
         return True
 
-    def _finish(self, now_ns: int) -> None:
+    def _finish(self) -> None:
         """End the present file and hand it on."""
         assert self._file is not None
-        self._put(self._encoding.end(self._source.counts(), self._began_ns, now_ns))
+        counts, now_ns = self._source.counts(), self._source.now_ns()
+        if counts is not None and now_ns is not None:
+            self._put(self._encoding.end(counts, self._began_ns, now_ns))
         self._file.close()
         if self._finished is not None:
             self._finished.run(self._file.path)

@@ -32,7 +32,7 @@ _ORDER_AT: Final = slice(8, 12)
 _OPT_USER_APPLICATION: Final = 4
 _ISB_STARTTIME: Final = 2
 _ISB_ENDTIME: Final = 3
-_ISB_FILTERACCEPT: Final = 6
+_ISB_IFRECV: Final = 4
 
 Sizes = NDArray[np.int64]
 
@@ -55,8 +55,8 @@ class Encoding(Protocol):
     def layout(self, batch: Batch) -> Layout:
         """How the records lie."""
 
-    def end(self, counts: Counts | None, began_ns: int, now_ns: int) -> list[bytes]:
-        """What stands at the end of a file."""
+    def end(self, counts: Counts, began_ns: int, now_ns: int) -> list[bytes]:
+        """What stands at the end of a file of a capture that the kernel counts in."""
 
 
 def encoding_for(form: str, source: Source, name: str, rotates: bool) -> Encoding:
@@ -101,7 +101,7 @@ class _Copy:
     def layout(self, batch: Batch) -> Layout:
         return batch.layout
 
-    def end(self, _counts: Counts | None, _began_ns: int, _now_ns: int) -> list[bytes]:
+    def end(self, _counts: Counts, _began_ns: int, _now_ns: int) -> list[bytes]:
         return []
 
 
@@ -173,7 +173,7 @@ class _Pcap:
     def layout(self, _batch: Batch) -> Layout:
         return Layout()
 
-    def end(self, _counts: Counts | None, _began_ns: int, _now_ns: int) -> list[bytes]:
+    def end(self, _counts: Counts, _began_ns: int, _now_ns: int) -> list[bytes]:
         return []
 
     def _snaplen(self) -> int:
@@ -226,10 +226,8 @@ class _Pcapng:
     def layout(self, _batch: Batch) -> Layout:
         return Layout(pcapng=True)
 
-    def end(self, counts: Counts | None, began_ns: int, now_ns: int) -> list[bytes]:
-        """Statistics of the interface, where the kernel counts: a ring is of one interface."""
-        if counts is None:
-            return []
+    def end(self, counts: Counts, began_ns: int, now_ns: int) -> list[bytes]:
+        """Statistics of the interface: who captures has one."""
         unit = _TICKS[self._source.interfaces[0].resolution]
         return [interface_statistics(0, began_ns // unit, now_ns // unit, counts)]
 
@@ -259,14 +257,15 @@ def interface_description(interface: Interface) -> bytes:
 def interface_statistics(interface: int, began: int, now: int, counts: Counts) -> bytes:
     """A pcapng statistics block: what was counted from the begin of the capture until `now`.
 
-    Times are in the interface's ticks.  The packets that passed the filter include those
-    that the kernel then dropped.
+    Times are in the interface's ticks.  The counts stand where dumpcap puts its own, because
+    Wireshark shows them from there: received are the packets that passed the filter, those
+    that the kernel then dropped included.
     """
     options = [
         (_ISB_STARTTIME, _ticks(began)),
         (_ISB_ENDTIME, _ticks(now)),
-        (_ISB_FILTERACCEPT, struct.pack("<Q", counts.received)),
-        (pcapng.ISB_OSDROP, struct.pack("<Q", counts.dropped)),
+        (_ISB_IFRECV, struct.pack("<Q", counts.received)),
+        (pcapng.ISB_IFDROP, struct.pack("<Q", counts.dropped)),
     ]
     body = struct.pack("<I", interface) + _ticks(now)
     return _block(pcapng.INTERFACE_STATISTICS, body, options)

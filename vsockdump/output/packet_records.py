@@ -107,7 +107,7 @@ class RecordWriter:
         wirelens: cython.const[cython.uint][:] = memoryview(rows["wirelen"])
         interfaces: cython.const[cython.uint][:] = memoryview(rows["interface"])
         if start < len(rows):
-            self._make_room(sizes[start])
+            self._make_room(min(sizes[start], len(buffer)))
         data: cython.p_const_uchar
         out: cython.p_uchar
         if cython.compiled:
@@ -134,10 +134,8 @@ class RecordWriter:
                 at = ats[row]
                 size = sizes[row]
                 padded = (size + rounding) & ~rounding
-                if before + padded + behind > room - pos:
-                    break
                 wrong = at + size > end or (blocks and interfaces[row] >= known)
-                if wrong:
+                if wrong or before + padded + behind > room - pos:
                     break
                 if not copies:
                     self._put_header(
