@@ -16,6 +16,7 @@ from vsockdump import __version__
 
 if TYPE_CHECKING:
     from vsockdump.config import Config, LiveOptions
+    from vsockdump.output.rotation import RingBuffer, Savefiles
 
 EXIT_INPUT = 1
 EXIT_USAGE = 2
@@ -24,7 +25,13 @@ _LONGEST = 262144  # bytes of a packet, as in tcpdump
 _LARGEST_RING_KIB = (4 << 20) - 1  # places in the ring are 32-bit numbers
 _LONGEST_TIMEOUT_MS = 60_000
 
-_COMPILED_MODULES = ("capture.scan", "track.tracker", "track.window", "output.rows")
+_COMPILED_MODULES = (
+    "capture.scan",
+    "track.tracker",
+    "track.window",
+    "output.rows",
+    "output.packet_records",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,6 +100,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.fields import FieldError
     from vsockdump.filters.errors import FilterError
     from vsockdump.output.errors import OutputError
+    from vsockdump.output.rotation import RotationError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
 
@@ -105,7 +113,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         complain(str(error))
         _discard_output()
         return EXIT_INPUT
-    except (FieldError, FilterError, StatisticError) as error:
+    except (FieldError, FilterError, RotationError, StatisticError) as error:
         complain(str(error))
         return EXIT_USAGE
 
@@ -212,7 +220,44 @@ def _parser() -> argparse.ArgumentParser:
     add("-i", dest="interface", metavar="IFACE", help="capture on this vsock monitor")
     add("-w", dest="write", metavar="FILE", help="write the packets to this capture; - is stdout")
     add("-c", dest="limit", metavar="N", type=_positive, default=0, help="stop after N packets")
-    add("-U", dest="packet_buffered", action="store_true", help="flush -w after every batch")
+    add("-U", action="store_true", help="as in tcpdump; here -w never keeps packets back")
+    files = parser.add_argument_group("several files (with -w)")
+    add = files.add_argument
+    add(
+        "-C",
+        dest="megabytes",
+        metavar="MB",
+        type=_positive,
+        help="a new file every MB million bytes",
+    )
+    add(
+        "-G",
+        dest="rotate_s",
+        metavar="SECONDS",
+        type=_positive,
+        help="a new file every SECONDS; the name may hold strftime's %% formats",
+    )
+    add(
+        "-W",
+        dest="files",
+        metavar="N",
+        type=_positive,
+        help="with -C: overwrite the first after N files; with -G: stop after N",
+    )
+    add(
+        "-b",
+        dest="ring_buffer",
+        metavar="KEY:VALUE",
+        action="append",
+        help="as in dumpcap: a new file after filesize:KB, duration:SECONDS, packets:N, or at"
+        " multiples of interval:SECONDS; files:N keeps the last N",
+    )
+    add(
+        "--postrotate-command",
+        dest="postrotate",
+        metavar="COMMAND",
+        help="run COMMAND FILE, without a shell, for every finished file; so does -z COMMAND",
+    )
     live = parser.add_argument_group("live capture")
     add = live.add_argument
     add("-s", dest="snaplen", metavar="N", type=_snaplen, help="bytes kept of a packet; 0 all")
@@ -356,6 +401,46 @@ def _live(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Li
     return options
 
 
+def _rotation(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> "Savefiles | RingBuffer | None":
+    from vsockdump.output.rotation import Savefiles, ring_buffer
+
+    savefiles = arguments.megabytes or arguments.rotate_s
+    if arguments.files and not savefiles:
+        parser.error("-W goes with -C or -G")
+    if not (savefiles or arguments.ring_buffer):
+        return None
+    if savefiles and arguments.ring_buffer:
+        parser.error("-b is dumpcap's way and -C, -G and -W are tcpdump's; use one of them")
+    if arguments.write in (None, "-"):
+        parser.error("-C, -G and -b need -w FILE to name the files after")
+    if arguments.ring_buffer:
+        return ring_buffer(arguments.ring_buffer)
+    return Savefiles(arguments.megabytes or 0, arguments.rotate_s or 0, arguments.files or 0)
+
+
+def _statistics(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, rotates: bool
+) -> tuple[tuple[str, ...], str | None]:
+    """What -z asks for: statistics and, as in tcpdump, a command for finished files.
+
+    Where there are several files, a -z that names no statistic is a command.
+    """
+    from vsockdump.output.statistics import STATISTICS
+
+    wishes = arguments.statistics or ()
+    commands = [wish for wish in wishes if rotates and wish.partition(",")[0] not in STATISTICS]
+    statistics = tuple(wish for wish in wishes if wish not in commands)
+    if arguments.postrotate:
+        commands.append(arguments.postrotate)
+    if commands and not rotates:
+        parser.error("--postrotate-command goes with -C, -G or -b")
+    if len(commands) > 1:
+        parser.error(f"finished files can go to one command only, not to {' and '.join(commands)}")
+    return statistics, commands[0] if commands else None
+
+
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
     from vsockdump.config import Config
     from vsockdump.output.rows import Kind
@@ -371,8 +456,10 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
     for setting in arguments.settings or []:
         if setting not in ("header=y", "header=n"):
             parser.error(f"-E takes header=y or header=n, not {setting}")
-    prints = arguments.print_packets or not (arguments.statistics or arguments.write)
-    if arguments.write == "-" and (prints or arguments.statistics):
+    rotation = _rotation(parser, arguments)
+    statistics, postrotate = _statistics(parser, arguments, rotation is not None)
+    prints = arguments.print_packets or not (statistics or arguments.write)
+    if arguments.write == "-" and (prints or statistics):
         parser.error("-w - and other output cannot both go to stdout")
     dump = None
     if arguments.both:
@@ -388,7 +475,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         output=output,
         fields=tuple(arguments.fields or ()),
         header="header=y" in (arguments.settings or ()),
-        statistics=tuple(arguments.statistics or ()),
+        statistics=statistics,
         print_packets=prints,
         limit=arguments.limit,
         filter=_filter_text(parser, arguments),
@@ -405,7 +492,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         ),
         data=bool(arguments.hex),
         line_buffered=arguments.line_buffered,
-        packet_buffered=arguments.packet_buffered,
+        rotation=rotation,
+        postrotate=postrotate,
         max_connections=arguments.max_connections,
         colour=colour,
         live=_live(parser, arguments),

@@ -32,6 +32,7 @@ from vsockdump.track.tracker import Tracker
 
 if TYPE_CHECKING:
     from vsockdump.filters.filter import Filter
+    from vsockdump.output.postrotate import PostRotate
 
 EXIT_OK = 0
 EXIT_INPUT = 1
@@ -50,12 +51,13 @@ def run(config: Config) -> int:
     statistics = [make(text, tracker, selection) for text, _refresh in wishes]
     view = _view(config)
     with ExitStack() as held:
+        finished = _postrotate(config, held)
         if config.read is None:
             start = _listen(config, wanted, held)
         else:
             start = _read(config.read, wanted, config.user, held)
         events = held.enter_context(Events(start.source.stop))
-        one = _Run(config, start, tracker, statistics, selection, view, events)
+        one = _Run(config, start, tracker, statistics, selection, view, events, finished)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
         try:
@@ -143,6 +145,17 @@ def _tracks(config: Config, wanted: "Filter | None") -> bool:
     return asked or config.print_packets or bool(config.statistics)
 
 
+def _postrotate(config: Config, held: ExitStack) -> "PostRotate | None":
+    """The command for finished files; `held` waits for it when all else has been given back."""
+    if config.postrotate is None:
+        return None
+    from vsockdump.output.postrotate import PostRotate
+
+    command = PostRotate(config.postrotate, complain)
+    held.callback(command.wait)
+    return command
+
+
 def _view(config: Config) -> Any:
     if not config.print_packets:
         return None
@@ -161,6 +174,16 @@ def _count(batch: Batch, mask: Mask | None) -> int:
     return len(batch) if mask is None else int(np.count_nonzero(mask))
 
 
+def _write(writer: CaptureFile, batch: Batch, mask: Mask | None) -> _Chosen:
+    """Write what is chosen; the batch up to where the last file was full."""
+    chosen = np.arange(len(batch)) if mask is None else np.flatnonzero(mask)
+    written = writer.write(batch, None if mask is None else chosen)
+    if not writer.full or written == len(chosen):
+        return batch, mask
+    end = int(chosen[written])
+    return batch.head(end), None if mask is None else mask[:end]
+
+
 class _Run:
     def __init__(
         self,
@@ -171,6 +194,7 @@ class _Run:
         selection: Selection | None,
         view: Any,
         events: Events,
+        finished: "PostRotate | None",
     ) -> None:
         self._config = config
         self._start = start
@@ -186,6 +210,7 @@ class _Run:
         self._flush = config.line_buffered or source.live
         self._vsock = self._foreign = self._chosen = 0
         self._events = events
+        self._finished = finished
         self._out = _Stdout()
         self._progress = LiveProgress(source)
         self._shown = 0  # how often statistics were shown
@@ -212,8 +237,7 @@ class _Run:
         if config.write is None:
             status = self._read(None)
         else:
-            flush = config.packet_buffered or self._source.live
-            with closing(CaptureFile(config.write, self._source, flush)) as writer:
+            with closing(self._writer(config.write)) as writer:
                 status = self._read(writer)
         self._progress.clear()
         self._print_statistics()
@@ -223,6 +247,14 @@ class _Run:
         elif self._events.caught:
             complain(f"stopped after {self._vsock + self._foreign} packets.")
         return status or self._summary()
+
+    def _writer(self, path: str) -> CaptureFile:
+        rotation = self._config.rotation
+        ways = rotation.of(path) if rotation else None
+        writer = CaptureFile(path, self._source, ways, self._finished)
+        if self._source.live and writer.tick_s is not None:
+            self._events.every(writer.tick_s, writer.tick)
+        return writer
 
     def _say_counts(self) -> None:
         """How much was captured and lost, as tcpdump says it."""
@@ -249,6 +281,9 @@ class _Run:
             with closing(self._batches()) as batches:
                 for batch, mask in batches:
                     self._take(batch, mask, writer)
+                    if writer is not None and writer.full:
+                        complain(f"stopped after {writer.files} files, as -W asks.")
+                        break
         except CaptureError as error:
             self._out.flush()
             complain(str(error))
@@ -304,11 +339,11 @@ class _Run:
         return batch if len(found) < left else batch.head(int(found[left - 1]) + 1)
 
     def _take(self, batch: Batch, mask: Mask | None, writer: CaptureFile | None) -> None:
+        if writer is not None:
+            batch, mask = _write(writer, batch, mask)
         self._foreign += batch.foreign
         self._vsock += len(batch) - batch.foreign
         self._chosen += _count(batch, mask)
-        if writer is not None:
-            writer.write(batch, None if mask is None else np.flatnonzero(mask))
         if self._selection is not None and self._statistics:
             self._selection.add(batch, mask)
         for statistic in self._statistics:
