@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 EXIT_INPUT = 1
 EXIT_USAGE = 2
 
+_LONGEST = 262144  # bytes of a packet, as in tcpdump
+_LARGEST_RING_KIB = (4 << 20) - 1  # places in the ring are 32-bit numbers
+_LONGEST_TIMEOUT_MS = 60_000
+
 _COMPILED_MODULES = ("capture.scan", "track.tracker", "track.window", "output.rows")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run vsockdump; returns the exit status.
 
-    0 done, 1 bad input or failed output, 2 wrong usage.
+    0 done, 1 bad input, failed capture or output, 2 wrong usage.
     """
     # Threads of NumPy's linear algebra, which is not used here, cost start-up and memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -141,7 +145,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="vsockdump",
         allow_abbrev=False,
         description="Packet analyzer for AF_VSOCK.",
-        epilog="Exit status: 0 done, 1 bad input or failed output, 2 wrong usage.",
+        epilog="Without -r a vsock monitor is captured live.  Exit status: 0 done, 1 bad input,"
+        " failed capture or output, 2 wrong usage.",
     )
     add = parser.add_argument
     add("--version", action="store_true", help="print the version and how it was built")
@@ -154,12 +159,12 @@ def _parser() -> argparse.ArgumentParser:
     add("-U", dest="packet_buffered", action="store_true", help="flush -w after every batch")
     live = parser.add_argument_group("live capture")
     add = live.add_argument
-    add("-s", dest="snaplen", metavar="N", type=_positive, help="bytes kept of a packet")
-    add("-B", dest="ring", metavar="KIB", type=_positive, help="ring in KiB (default 32768)")
+    add("-s", dest="snaplen", metavar="N", type=_snaplen, help="bytes kept of a packet; 0 all")
+    add("-B", dest="ring", metavar="KIB", type=_ring, help="ring in KiB (default 32768)")
     add(
         "--block-timeout",
         metavar="MS",
-        type=_positive,
+        type=_timeout,
         help="hand over packets after so many milliseconds (default 100)",
     )
     add(
@@ -213,7 +218,8 @@ def _parser() -> argparse.ArgumentParser:
         dest="statistics",
         metavar="NAME",
         action="append",
-        help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS",
+        help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS;"
+        " with another ,SECONDS it is shown again so often while a capture runs",
     )
     add(
         "-P",
@@ -236,6 +242,25 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _up_to(most: int, text: str) -> int:
+    number = _positive(text)
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{text} is more than {most}")
+    return number
+
+
+def _snaplen(text: str) -> int:
+    return _LONGEST if text == "0" else _up_to(_LONGEST, text)
+
+
+def _ring(text: str) -> int:
+    return _up_to(_LARGEST_RING_KIB, text)
+
+
+def _timeout(text: str) -> int:
+    return _up_to(_LONGEST_TIMEOUT_MS, text)
 
 
 def _seconds(text: str) -> float:

@@ -179,6 +179,11 @@ class _Run:
         if counts is not None:
             say(f"{counted(counts.received, 'packet')} received by filter")
             say(f"{counted(counts.dropped, 'packet')} dropped by kernel")
+            if counts.dropped:
+                complain(
+                    f"the ring was full {counted(counts.freezes, 'time')}; give it more room with"
+                    " -B KIB, or keep less of each packet with -s N."
+                )
 
     def _read(self, writer: CaptureFile | None) -> int:
         """Take all batches; the exit status so far."""
