@@ -21,7 +21,7 @@ from vsockdump.columns import foreign
 from vsockdump.config import Config
 from vsockdump.events import Events
 from vsockdump.output.capture_file import CaptureFile
-from vsockdump.output.errors import cannot_write
+from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
@@ -53,13 +53,21 @@ def run(config: Config) -> int:
         one = _Run(config, start, tracker, statistics, view, events)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
-        return one.run()
+        try:
+            return one.run()
+        except OutputError as error:
+            if not (error.denied and start.user):
+                raise
+            raise OutputError(
+                f"{str(error)[:-1]} for user {start.user}; -Z root keeps root's rights."
+            ) from None
 
 
 class _Start(NamedTuple):
-    """A source that is open, what to say of it, and who knows why it gave no packet."""
+    """A source that is open, whom the run became, what to say, and who knows why it is silent."""
 
     source: Source
+    user: str | None = None
     greeting: str = ""
     why_silent: Callable[[], str] = str
 
@@ -71,7 +79,7 @@ def _read(path: str, user: str | None, held: ExitStack) -> _Start:
         from vsockdump.capture import privileges
 
         privileges.drop(privileges.user_named(user))
-    return _Start(source)
+    return _Start(source, user)
 
 
 def _listen(config: Config, held: ExitStack) -> _Start:
@@ -96,10 +104,10 @@ def _listen(config: Config, held: ExitStack) -> _Start:
     }
     source = held.enter_context(closing(PacketSocket(name, Settings(**chosen))))
     privileges.drop(user)
-    whose = f", as user {user.name}" if user else ""
-    return _Start(
-        source, f"listening on {name}{made}{whose}.", lambda: machine.why_silent(machine.gather())
-    )
+    who = user.name if user else None
+    whose = f", as user {who}" if who else ""
+    greeting = f"listening on {name}{made}{whose}."
+    return _Start(source, who, greeting, lambda: machine.why_silent(machine.gather()))
 
 
 def _view(config: Config) -> Any:
@@ -133,7 +141,6 @@ class _Run:
         self._vsock = self._foreign = 0
         self._events = events
         self._out = _Stdout()
-
         self._progress = LiveProgress(source)
         self._shown = 0  # how often statistics were shown
         # Packets that scroll by, and programs that read, get one table after the other.
