@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from machine import Machine, Result
-from running import lines
+from running import PROGRAM, lines
 from traffic import LAST_PORT
 
 HERE: Final = Path(__file__).parent
@@ -54,11 +54,15 @@ class Connection(NamedTuple):
 
 
 class Recording:
-    """A capture by tcpdump (`path`), and the logs of what was captured."""
+    """A capture by tcpdump (`path`), by vsockdump (`live`), and the logs of what was captured."""
 
-    def __init__(self, path: Path, logs: list[Path], reference: Result) -> None:
+    def __init__(
+        self, path: Path, logs: list[Path], reference: Result, live: Path, capture: Result
+    ) -> None:
         self.path = path
         self.reference = reference  # what tcpdump came to
+        self.live = live
+        self.capture = capture  # what vsockdump came to
         self.truths = truths(*logs)
 
     @cached_property
@@ -129,18 +133,21 @@ def monitor(machine: Machine) -> Iterator[str]:
 
 
 def record(machine: Machine) -> Recording:
-    """Every scenario, captured by tcpdump."""
-    path = machine.share / "tcpdump.pcap"
+    """Every scenario, captured by tcpdump and by vsockdump at the same time."""
+    path, live = machine.share / "tcpdump.pcap", machine.share / "vsockdump.pcap"
     with monitor(machine) as device:
         # tcpdump needs room for what comes while it does not run; -Z root, since it would
         # make its file another user's.
         options = ["-U", "-Z", "root", "-B", "16384", "--time-stamp-precision=nano"]
-        capture = machine.start("tcpdump", "-i", device, *options, "-w", path)
-        capture.says("listening on")
+        reference = machine.start("tcpdump", "-i", device, *options, "-w", path)
+        capture = machine.start(PROGRAM, "-i", device, "-w", live, "-z", "conv", TZ="UTC")
+        for program in (reference, capture):
+            program.says("listening on")
         logs = make_traffic(machine, path)
-        machine.wait_for_file(path, LAST_PACKET)
-        capture.send(signal.SIGINT)
-        return Recording(path, logs, capture.wait())
+        for program, file in ((reference, path), (capture, live)):
+            machine.wait_for_file(file, LAST_PACKET)
+            program.send(signal.SIGINT)
+        return Recording(path, logs, reference.wait(), live, capture.wait())
 
 
 def make_traffic(machine: Machine, path: Path) -> list[Path]:

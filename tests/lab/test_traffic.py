@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from machine import Machine
 from recording import Recording, key
-from running import PROGRAM, lines, packets_of, pcap_file
+from running import lines, packets_of, pcap_file
 from traffic import CONNECTIONS_AT_ONCE, DEFAULT_BUFFER, STALL_S
 
 from vsockdump.track.marks import MARKS
@@ -248,14 +248,6 @@ def test_refused_without_a_socket(recording: Recording) -> None:
     for each in recording.connections:
         if each.conv["state"] == "refused":
             assert (each.name != "guest refuses") == ("no socket" in each.conv["marks"])
-
-
-def test_the_same_inside(machine: Machine, recording: Recording) -> None:
-    """vsockdump in the machine prints what it prints here."""
-    for arguments in (["-z", "conv"], ["--json", "-c", "200"]):
-        command = ["-r", recording.path, *arguments]
-        program = machine.start(PROGRAM, *command, TZ="UTC")
-        assert lines(*command) == program.wait().out.splitlines()
 
 
 # --- captures that begin late -----------------------------------------------------------
