@@ -128,8 +128,10 @@ def monitor(machine: Machine) -> Iterator[str]:
     """A monitor device that is up while the block runs."""
     machine.check("ip", "link", "add", MONITOR, "type", "vsockmon")
     machine.check("ip", "link", "set", MONITOR, "up")
-    yield MONITOR
-    machine.check("ip", "link", "delete", MONITOR)
+    try:
+        yield MONITOR
+    finally:
+        machine.check("ip", "link", "delete", MONITOR)
 
 
 def record(machine: Machine) -> Recording:
