@@ -221,7 +221,7 @@ class _Run:
                 for batch in batches:
                     self._take(batch, writer)
                     if writer is not None and writer.full:
-                        complain(f"stopped after {writer.files} files, as -W asks.")
+                        complain(f"stopped after {counted(writer.files, 'file')}, as -W asks.")
                         break
         except CaptureError as error:
             self._out.flush()
@@ -260,9 +260,9 @@ class _Run:
 
     def _take(self, batch: Batch, writer: CaptureFile | None) -> None:
         if writer is not None:
-            written = writer.write(batch)
-            if writer.full:
-                batch = batch.head(written)
+            taken = writer.write(batch)
+            if taken < len(batch):
+                batch = batch.head(taken)
         self._foreign += batch.foreign
         self._vsock += len(batch) - batch.foreign
         for statistic in self._statistics:
