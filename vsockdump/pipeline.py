@@ -174,16 +174,6 @@ def _count(batch: Batch, mask: Mask | None) -> int:
     return len(batch) if mask is None else int(np.count_nonzero(mask))
 
 
-def _write(writer: CaptureFile, batch: Batch, mask: Mask | None) -> _Chosen:
-    """Write what is chosen; the batch up to where the last file was full."""
-    chosen = np.arange(len(batch)) if mask is None else np.flatnonzero(mask)
-    written = writer.write(batch, None if mask is None else chosen)
-    if not writer.full or written == len(chosen):
-        return batch, mask
-    end = int(chosen[written])
-    return batch.head(end), None if mask is None else mask[:end]
-
-
 class _Run:
     def __init__(
         self,
@@ -282,7 +272,7 @@ class _Run:
                 for batch, mask in batches:
                     self._take(batch, mask, writer)
                     if writer is not None and writer.full:
-                        complain(f"stopped after {writer.files} files, as -W asks.")
+                        complain(f"stopped after {counted(writer.files, 'file')}, as -W asks.")
                         break
         except CaptureError as error:
             self._out.flush()
@@ -340,7 +330,9 @@ class _Run:
 
     def _take(self, batch: Batch, mask: Mask | None, writer: CaptureFile | None) -> None:
         if writer is not None:
-            batch, mask = _write(writer, batch, mask)
+            taken = writer.write(batch, None if mask is None else np.flatnonzero(mask))
+            if taken < len(batch):
+                batch, mask = batch.head(taken), None if mask is None else mask[:taken]
         self._foreign += batch.foreign
         self._vsock += len(batch) - batch.foreign
         self._chosen += _count(batch, mask)

@@ -95,25 +95,29 @@ class CaptureFile:
         return self._rotation.tick_s
 
     def write(self, batch: Batch, chosen: NDArray[np.intp] | None = None) -> int:
-        """Write a batch, or the rows of it whose indices are `chosen`; how many were written."""
+        """Write a batch, or the rows of it whose indices, in order, are `chosen`.
+
+        Returns how many rows of the batch were dealt with: all, unless the files are `full`.
+        """
         if self.full:
             return 0
         rows = batch.rows if chosen is None else batch.rows[chosen]
         if self._file is None and not self._open_for(batch, rows):
-            return 0
+            return len(batch)
         self._begin()
         self._put(self._encoding.before(batch))
-        before = self.packets
         if self._rotation.limit == Limit():
-            self._put_rows(batch, rows)
+            taken = self._put_rows(batch, rows)
         else:
-            self._put_rotating(batch, rows)
+            taken = self._put_rotating(batch, rows)
         if self._finished is not None:
             self._finished.reap()
-        return self.packets - before
+        if taken == len(rows):
+            return len(batch)
+        return taken if chosen is None else int(chosen[taken])
 
     def tick(self) -> None:
-        """Go to the next file, if it is time to and no packet came to do it."""
+        """Go to the next file if it is time to, although no packet came; see `tick_s`."""
         now_ns, due_ns = self._source.now_ns(), self._rotation.limit.due_ns
         if not self.full and now_ns is not None and due_ns is not None and now_ns >= due_ns:
             self._rotate(now_ns)
@@ -169,24 +173,24 @@ class CaptureFile:
         for piece in pieces:
             self._send(piece, None)
 
-    def _put_rows(self, batch: Batch, rows: Rows) -> None:
+    def _put_rows(self, batch: Batch, rows: Rows) -> int:
         layout = self._encoding.layout(batch)
         for records in self._encoding.records(batch, rows):
             self._send(records, layout)
         self.packets += len(rows)
         self._held += len(rows)
+        return len(rows)
 
-    def _put_rotating(self, batch: Batch, rows: Rows) -> None:
-        """Write rows, each part of them to the file that it belongs to."""
+    def _put_rotating(self, batch: Batch, rows: Rows) -> int:
+        """Write rows, each part of them to the file that it belongs to; how many."""
         upcoming = Upcoming(self._encoding.sizes(rows), rows["time_ns"])
         row = 0
         while True:
             assert self._file is not None
             end = upcoming.until(row, self._rotation.limit, self._file.size, self._held)
-            self._put_rows(batch, rows[row:end])
-            row = end
+            row += self._put_rows(batch, rows[row:end])
             if row == len(rows) or not self._rotate(int(rows["time_ns"][row])):
-                return
+                return row
 
     def _rotate(self, now_ns: int) -> bool:
         """Go to the next file; False if there is none."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 _SECOND: Final = 10**9
 _MEGABYTE: Final = 10**6  # -C
 _KILOBYTE: Final = 1000  # -b filesize
+_TICK_S: Final = 0.1  # costs an idle capture nothing, and names keep round seconds
 _NUMBERS: Final = 100_000  # dumpcap's file numbers have five digits
 _LONGEST_S: Final = 10**9
 
@@ -181,7 +182,7 @@ class _RingRotation:
         self._kept: deque[str] = deque()
         self.limit = Limit()
         spans = [span for span in (wish.duration_ns, wish.interval_ns) if span]
-        self.tick_s = min(1.0, *(span / _SECOND for span in spans)) if spans else None
+        self.tick_s = min(_TICK_S, *(span / _SECOND for span in spans)) if spans else None
 
     def first(self, now_ns: int) -> str:
         return self.following(now_ns)
