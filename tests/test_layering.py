@@ -19,6 +19,7 @@ RANKS = (
     ("filters",),
     ("output",),
     ("config", "library"),
+    ("events",),
     ("pipeline",),
     ("cli",),
     ("__main__",),

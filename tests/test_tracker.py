@@ -888,6 +888,17 @@ def test_a_buffer_that_shrank_before_the_capture_is_not_full() -> None:
     """)
 
 
+def test_more_than_the_bounds_allow_accuses_nobody() -> None:
+    """The peer's buffer may have been larger before the capture: tx_cnt was not what it seemed."""
+    check("""
+        0.000  3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=5000 => open  granted=- [mid-stream]
+        +1ms   3:1 > host:2 RW 1000                         => open  tx=6000 [credit used up]
+        +1ms   3:1 > host:2 RW 1                            => open  tx=-
+        +1ms   3:1 < host:2 CREDIT_UPDATE buf=1000 fwd=6500 => open  granted=-
+        +1ms   3:1 > host:2 RW 1000                         => open  tx=7500 free=0 [credit used up]
+    """)
+
+
 def test_bounds_that_contradict_each_other_are_dropped() -> None:
     """Packets were lost: what the bounds said holds no more, they begin anew."""
     check("""

@@ -148,7 +148,7 @@ def track(
         assert after is not None
         rows.append(batch.rows.copy())
         tracked.append(after.copy())
-        stalls.append(tracker.stalls.copy())
+        stalls.append(batch.stalls)
         data += [
             bytes(batch.buffer[int(row["data_at"]) :][: int(row["data_cap"])]) for row in after
         ]

@@ -177,6 +177,7 @@ class Expected:
     first: Seen
     before: str | None  # its state then, None where nothing was before
     flows: tuple[_Flow, _Flow]
+    shrunk: tuple[bool, bool] = (False, False)  # buffers that were larger before the first packet
     stalls: list[Stall] = field(default_factory=list)
     last: int = 0
     state: str = ""
@@ -224,20 +225,23 @@ class Expected:
             truth.granted,
             self.state if self.plain else found.state,
         )
-        return self._as_far_as_known(row, found, of_no_socket(seen))
+        return self._as_far_as_known(row, found, truth.side, of_no_socket(seen))
 
-    def _as_far_as_known(self, row: Row, found: Row, untold: bool) -> Row:
-        """Let the tracker not know what it has not seen, and know what Truth leaves out."""
+    def _as_far_as_known(self, row: Row, found: Row, side: int, untold: bool) -> Row:
+        """Let the tracker not know what it has not seen, and know what Truth leaves out.
+
+        It holds the bytes in flight by the largest buffer it has seen.  Where one was larger
+        before the capture, and has shrunk below what is in flight, that is too little.
+        """
         if untold:
             row = row._replace(in_flight=found.in_flight, free=found.free, granted=found.granted)
-        if not self.sure and found.tx_cnt is None:
-            row = row._replace(tx_cnt=None)
+        if not self.sure and (found.tx_cnt is None or self.shrunk[1 - side]):
+            row = row._replace(tx_cnt=found.tx_cnt)
         if not self.whole:
-            row = row._replace(
-                in_flight=None if found.in_flight is None else row.in_flight,
-                free=None if found.free is None else row.free,
-                granted=None if found.granted is None else row.granted,
-            )
+            if found.free is None or self.shrunk[1 - side]:
+                row = row._replace(in_flight=found.in_flight, free=found.free)
+            if found.granted is None or self.shrunk[side]:
+                row = row._replace(granted=found.granted)
         return row
 
     def _note_stalls(self, seen: Seen, number: int) -> None:
@@ -286,6 +290,18 @@ class Expected:
         )
 
 
+def _shrunk(traffic: Traffic, start: int, conn: int, side: int) -> bool:
+    """Whether a side's buffer was once larger than when it is first seen from `start` on."""
+    sizes = [
+        (index, head(seen, "buf_alloc"))
+        for index, seen in enumerate(traffic.seen)
+        if (seen.truth.conn, seen.truth.side) == (conn, side) and not of_no_socket(seen)
+    ]
+    before = [size for index, size in sizes if index < start]
+    after = [size for index, size in sizes if index >= start]
+    return bool(before and after and max(before) > after[0])
+
+
 def expected(
     traffic: Traffic, tracking: Tracking, repeat: Repeat, start: int = 0
 ) -> tuple[list[Row], list[Summary]]:
@@ -299,7 +315,8 @@ def expected(
             state = before.get(index, "open" if traffic.connections[index].joined else None)
             sure = repeat != "B" or head(seen, "op") in (Op.REQUEST, Op.RESPONSE)
             flows = _Flow(sure), _Flow(sure)
-            connections[index] = Expected(len(connections) + 1, seen, state, flows)
+            shrunk = _shrunk(traffic, start, index, 0), _shrunk(traffic, start, index, 1)
+            connections[index] = Expected(len(connections) + 1, seen, state, flows, shrunk)
         rows.append(connections[index].take(seen, row + 1, found_row(tracking, row)))
     summaries = [
         one.summary(traffic, start, found_summary(tracking, one.number))

@@ -159,13 +159,14 @@ class Layout(NamedTuple):
 class Batch:
     """Some consecutive packets.
 
-    `rows` has PACKET_DTYPE and `tracked` TRACKED_DTYPE (None before the tracker has seen
-    the batch), both of shape (n,); `buffer` holds the bytes that the `*_at` columns point
-    to, laid out as `layout` says.  `blocks` are the pcapng blocks, whole, that stand in the
-    file before the first row and are not packets.
+    `rows` has PACKET_DTYPE and `tracked` TRACKED_DTYPE, both of shape (n,); `buffer` holds
+    the bytes that the `*_at` columns point to, laid out as `layout` says.  `blocks` are the
+    pcapng blocks, whole, that stand in the file before the first row and are not packets.
+    `stalls`, of track.store.STALL_DTYPE, are those that ended in the batch.  Before the
+    tracker has seen it, `tracked` and `stalls` are None.
     """
 
-    __slots__ = ("_foreign", "blocks", "buffer", "layout", "rows", "tracked")
+    __slots__ = ("_foreign", "blocks", "buffer", "layout", "rows", "stalls", "tracked")
 
     def __init__(
         self,
@@ -174,12 +175,14 @@ class Batch:
         layout: Layout,
         blocks: tuple[bytes, ...] = (),
         tracked: Rows | None = None,
+        stalls: Rows | None = None,
     ) -> None:
         self.rows = rows
         self.buffer = buffer
         self.layout = layout
         self.blocks = blocks
         self.tracked = tracked
+        self.stalls = stalls
         self._foreign: int | None = None
 
     @property
@@ -195,15 +198,17 @@ class Batch:
     def head(self, count: int) -> "Batch":
         """The first `count` rows, sharing memory with this batch."""
         tracked = None if self.tracked is None else self.tracked[:count]
-        return Batch(self.rows[:count], self.buffer, self.layout, self.blocks, tracked)
+        return self._with(self.rows[:count], self.buffer, tracked)
 
     def take(self, chosen: NDArray[np.intp]) -> "Batch":
         """The rows of these indices, copied; the buffer is shared."""
         tracked = None if self.tracked is None else self.tracked[chosen]
-        return Batch(self.rows[chosen], self.buffer, self.layout, self.blocks, tracked)
+        return self._with(self.rows[chosen], self.buffer, tracked)
 
     def copy(self) -> "Batch":
         """A batch that stays valid when the source goes on."""
         tracked = None if self.tracked is None else self.tracked.copy()
-        buffer = memoryview(bytes(self.buffer))
-        return Batch(self.rows.copy(), buffer, self.layout, self.blocks, tracked)
+        return self._with(self.rows.copy(), memoryview(bytes(self.buffer)), tracked)
+
+    def _with(self, rows: Rows, buffer: memoryview, tracked: Rows | None) -> "Batch":
+        return Batch(rows, buffer, self.layout, self.blocks, tracked, self.stalls)

@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, NoReturn
 from vsockdump import __version__
 
 if TYPE_CHECKING:
-    from vsockdump.config import Config
+    from vsockdump.config import Config, LiveOptions
 
 EXIT_INPUT = 1
 EXIT_USAGE = 2
+
+_LONGEST = 262144  # bytes of a packet, as in tcpdump
+_LARGEST_RING_KIB = (4 << 20) - 1  # places in the ring are 32-bit numbers
+_LONGEST_TIMEOUT_MS = 60_000
 
 _COMPILED_MODULES = ("capture.scan", "track.tracker", "track.window", "output.rows")
 
@@ -26,7 +30,7 @@ _COMPILED_MODULES = ("capture.scan", "track.tracker", "track.window", "output.ro
 def main(argv: Sequence[str] | None = None) -> int:
     """Run vsockdump; returns the exit status.
 
-    0 done, 1 bad input or failed output, 2 wrong usage.
+    0 done, 1 bad input, failed capture or output, 2 wrong usage.
     """
     # Threads of NumPy's linear algebra, which is not used here, cost start-up and memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -48,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _filter_help()
     if arguments.print_program:
         return _print_program(parser, arguments)
-    if arguments.read is None:
-        parser.error("give a capture to read: -r FILE, or -r - for stdin")
+    if arguments.list_interfaces or arguments.doctor:
+        return _look_at_machine(arguments.doctor)
     return _run(parser, arguments)
 
 
@@ -129,6 +133,13 @@ def _list_fields() -> int:
     return _say(list_fields())
 
 
+def _look_at_machine(doctor: bool) -> int:
+    from vsockdump.capture import machine
+
+    facts = machine.gather()
+    return _say(machine.doctor(facts) if doctor else machine.report(facts))
+
+
 def _filter_help() -> int:
     from vsockdump.filters.words import help_lines
 
@@ -190,16 +201,42 @@ def _parser() -> argparse.ArgumentParser:
         prog="vsockdump",
         allow_abbrev=False,
         description="Packet analyzer for AF_VSOCK.",
-        epilog="Exit status: 0 done, 1 bad input or failed output, 2 wrong usage.",
+        epilog="Without -r a vsock monitor is captured live.  Exit status: 0 done, 1 bad input,"
+        " failed capture or output, 2 wrong usage.",
     )
     add = parser.add_argument
     add("--version", action="store_true", help="print the version and how it was built")
     source = parser.add_argument_group("source and destination")
     add = source.add_argument
     add("-r", dest="read", metavar="FILE", help="read this pcap or pcapng capture; - is stdin")
+    add("-i", dest="interface", metavar="IFACE", help="capture on this vsock monitor")
     add("-w", dest="write", metavar="FILE", help="write the packets to this capture; - is stdout")
     add("-c", dest="limit", metavar="N", type=_positive, default=0, help="stop after N packets")
     add("-U", dest="packet_buffered", action="store_true", help="flush -w after every batch")
+    live = parser.add_argument_group("live capture")
+    add = live.add_argument
+    add("-s", dest="snaplen", metavar="N", type=_snaplen, help="bytes kept of a packet; 0 all")
+    add("-B", dest="ring", metavar="KIB", type=_ring, help="ring in KiB (default 32768)")
+    add(
+        "--block-timeout",
+        metavar="MS",
+        type=_timeout,
+        help="hand over packets after so many milliseconds (default 100)",
+    )
+    add(
+        "-D",
+        "--list-interfaces",
+        action="store_true",
+        help="list vsock monitors, and what this machine can capture",
+    )
+    add("--doctor", action="store_true", help="say what is in the way of a capture, and what helps")
+    add(
+        "-Z",
+        dest="user",
+        metavar="USER",
+        help="become USER when all is open (default under sudo: who ran it)",
+    )
+    add("--duration", metavar="SECONDS", type=_seconds, default=0, help="stop after this time")
     chosen = parser.add_argument_group("filter")
     add = chosen.add_argument
     add("filter", nargs="*", metavar="FILTER", help="only the packets that match")
@@ -249,9 +286,16 @@ def _parser() -> argparse.ArgumentParser:
         dest="statistics",
         metavar="NAME",
         action="append",
-        help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS",
+        help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS;"
+        " with another ,SECONDS it is shown again so often while a capture runs",
     )
-    add("-P", dest="print_packets", action="store_true", help="print packets with -z or -w too")
+    add(
+        "-P",
+        "--print",
+        dest="print_packets",
+        action="store_true",
+        help="print packets with -z or -w too",
+    )
     add(
         "--max-connections",
         metavar="N",
@@ -266,6 +310,50 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _up_to(most: int, text: str) -> int:
+    number = _positive(text)
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{text} is more than {most}")
+    return number
+
+
+def _snaplen(text: str) -> int:
+    return _LONGEST if text == "0" else _up_to(_LONGEST, text)
+
+
+def _ring(text: str) -> int:
+    return _up_to(_LARGEST_RING_KIB, text)
+
+
+def _timeout(text: str) -> int:
+    return _up_to(_LONGEST_TIMEOUT_MS, text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _live(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "LiveOptions":
+    from vsockdump.config import LiveOptions
+
+    options = LiveOptions(
+        arguments.interface,
+        arguments.snaplen,
+        arguments.ring,
+        arguments.block_timeout,
+        arguments.duration,
+    )
+    if arguments.read is not None and options != LiveOptions():
+        parser.error("-r reads a file; -i, -s, -B, --block-timeout and --duration are for live")
+    return options
 
 
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
@@ -320,6 +408,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         packet_buffered=arguments.packet_buffered,
         max_connections=arguments.max_connections,
         colour=colour,
+        live=_live(parser, arguments),
+        user=arguments.user,
     )
 
 

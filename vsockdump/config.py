@@ -5,15 +5,30 @@ from typing import NamedTuple
 from vsockdump.output.text import TextOptions
 
 
+class LiveOptions(NamedTuple):
+    """A live capture.  `interface` None: a vsockmon device that is up, or else a new one.
+
+    `snaplen` and the numbers of the ring are None for the defaults of packet_socket.py;
+    `duration` in seconds, 0 is without end.
+    """
+
+    interface: str | None = None
+    snaplen: int | None = None
+    ring_kib: int | None = None
+    block_timeout_ms: int | None = None
+    duration: float = 0
+
+
 class Config(NamedTuple):
     """One run.  `read` and `write` are paths, "-" for stdin and stdout.
 
+    Without `read` an interface is captured, `live` says how.  `user` is whom to become (-Z).
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
     arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
     of a filter, "" lets all packets through.
     """
 
-    read: str
+    read: str | None
     write: str | None = None
     output: str = "text"
     fields: tuple[str, ...] = ()
@@ -28,3 +43,5 @@ class Config(NamedTuple):
     packet_buffered: bool = False
     max_connections: int = 1_000_000
     colour: bool = False
+    live: LiveOptions = LiveOptions()
+    user: str | None = None

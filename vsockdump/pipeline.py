@@ -4,30 +4,37 @@ Rules for editors: this file wires and decides nothing that a stage could decide
 to stdout, everything else to stderr, one sentence a line.
 """
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from vsockdump.batch import Batch
 from vsockdump.capture.errors import CaptureError
+from vsockdump.capture.read_ahead import ahead
 from vsockdump.capture.reader import FileReader
+from vsockdump.capture.source import Source
 from vsockdump.columns import Mask, foreign
 from vsockdump.config import Config
+from vsockdump.events import Events
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
-from vsockdump.output.progress import Progress
-from vsockdump.output.statistics import Selection, Statistic, make
+from vsockdump.output.progress import LiveProgress, Progress
+from vsockdump.output.screen import drawn
+from vsockdump.output.statistics import Selection, Statistic, make, wish
+from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
 
 if TYPE_CHECKING:
+    from vsockdump.filters.bpf import Program
     from vsockdump.filters.filter import Filter
+
+_Chosen = tuple[Batch, Mask | None]  # a batch and what the filter chooses of it; None is all
 
 EXIT_OK = 0
 EXIT_INPUT = 1
@@ -40,21 +47,96 @@ def run(config: Config) -> int:
     if nothing could be read, OutputError if the output failed.
     """
     tracker = Tracker(config.max_connections)
-    wanted = _filter(config)
-    selection = None if wanted is None else Selection(str(wanted))
-    statistics = [make(text, tracker, selection) for text in config.statistics]
+    wanted = _wanted(config)
+    wishes = [wish(text) for text in config.statistics]
+    statistics = [make(text, tracker, wanted.selection) for text, _refresh in wishes]
     view = _view(config)
-    with closing(FileReader(config.read)) as reader, Interrupt() as interrupt:
-        return _Run(config, reader, tracker, statistics, view, interrupt, wanted, selection).run()
+    with ExitStack() as held:
+        if config.read is None:
+            start = _listen(config, wanted, held)
+        else:
+            start = _read(config.read, config.user, held)
+        events = held.enter_context(Events(start.source.stop))
+        one = _Run(config, start, wanted, tracker, statistics, view, events)
+        if start.source.live:
+            one.set_timers([refresh for _text, refresh in wishes])
+        return one.run()
 
 
-def _filter(config: Config) -> "Filter | None":
-    """The filter, if there is one; without one its parser is not loaded."""
+class _Wanted(NamedTuple):
+    """The filter's halves: a program for the kernel, the rest, what they choose."""
+
+    program: "Program | None" = None
+    in_kernel: str = ""
+    filter: "Filter | None" = None
+    selection: Selection | None = None
+
+
+def _wanted(config: Config) -> _Wanted:
+    """What the filter asks for; without one its parser is not loaded."""
     if not config.filter.strip():
-        return None
+        return _Wanted()
     from vsockdump.filters.filter import Filter
+    from vsockdump.filters.printer import text
 
-    return Filter(config.filter)
+    whole = Filter.of(config.filter)
+    if config.read is not None:
+        return _Wanted(filter=whole, selection=Selection(str(whole)))
+    halves = whole.split()
+    in_kernel = text(halves.pushed) if halves.pushed is not None else ""
+    rest = Filter(halves.rest) if halves.rest is not None else None
+    selection = Selection(str(rest) if rest is not None else "", in_kernel)
+    return _Wanted(halves.program, in_kernel, rest, selection)
+
+
+class _Start(NamedTuple):
+    """A source that is open, what to say of it, and who knows why it gave no packet."""
+
+    source: Source
+    greeting: str = ""
+    why_silent: Callable[[], str] = str
+
+
+def _read(path: str, user: str | None, held: ExitStack) -> _Start:
+    """A capture file, opened before the rights to do so are given up; `held` closes it."""
+    source = held.enter_context(closing(FileReader(path)))
+    if user is not None:
+        from vsockdump.capture import privileges
+
+        privileges.drop(privileges.user_named(user))
+    return _Start(source)
+
+
+def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
+    """A live capture, with the device that it needs; `held` closes both.
+
+    All is imported and opened before privileges are dropped: another user need not have
+    access to where Python's packages are.
+    """
+    from vsockdump.capture import machine, privileges, vsockmon
+    from vsockdump.capture.packet_socket import PacketSocket, Settings
+
+    options = config.live
+    user = privileges.user_named(config.user) if config.user else privileges.invoking_user()
+    name, made = options.interface or vsockmon.existing(), ""
+    if name is None:
+        device = held.enter_context(closing(vsockmon.make()))
+        name, made = device.name, ", made for this capture"
+    chosen = {
+        name: value
+        for name in ("snaplen", "ring_kib", "block_timeout_ms")
+        if (value := getattr(options, name)) is not None
+    }
+    settings = Settings(**chosen, program=wanted.program)
+    source = held.enter_context(closing(PacketSocket(name, settings)))
+    privileges.drop(user)
+    whose = f", as user {user.name}" if user else ""
+    passing = f"; the kernel passes only {wanted.in_kernel}" if wanted.in_kernel else ""
+    return _Start(
+        source,
+        f"listening on {name}{made}{whose}{passing}.",
+        lambda: machine.why_silent(machine.gather()),
+    )
 
 
 def _view(config: Config) -> Any:
@@ -71,30 +153,50 @@ class _Run:
     def __init__(
         self,
         config: Config,
-        reader: FileReader,
+        start: _Start,
+        wanted: _Wanted,
         tracker: Tracker,
         statistics: list[Statistic],
         view: Any,
-        interrupt: "Interrupt",
-        wanted: "Filter | None",
-        selection: Selection | None,
+        events: Events,
     ) -> None:
         self._config = config
-        self._reader = reader
+        self._start = start
+        self._source = source = start.source
         self._tracker = tracker
         self._statistics = statistics
         self._view = view
-        self._filter = wanted
-        self._selection = selection
+        self._filter = wanted.filter
+        self._selection = wanted.selection
         self._track = bool(statistics) or view is not None
         self._scout: Tracker | None = None
-        if wanted is not None and wanted.needs_tracking:
+        if self._filter is not None and self._filter.needs_tracking:
             self._track = True
             self._scout = Tracker(config.max_connections) if config.limit else None
-        self._flush = config.line_buffered or reader.stream.growing
+        self._flush = config.line_buffered or source.live
         self._vsock = self._foreign = 0
-        self._interrupt = interrupt
+        self._matched = 0
+        self._events = events
         self._out = _Stdout()
+
+        self._progress = LiveProgress(source)
+        self._shown = 0  # how often statistics were shown
+        # Packets that scroll by, and programs that read, get one table after the other.
+        self._in_place = view is None and config.output != "json" and sys.stdout.isatty()
+
+    def set_timers(self, refreshes: list[float]) -> None:
+        """What a live run does by the clock; `refreshes` are those of the statistics, 0: none."""
+        config, events = self._config, self._events
+        events.report = self._say_counts
+        if config.live.duration:
+            events.after(config.live.duration, self._source.stop)
+        for index, refresh in enumerate(refreshes):
+            if refresh:
+                events.every(refresh, partial(self._refresh, index))
+        drawing = self._in_place and any(refreshes)
+        silent = config.write is not None and self._view is None and not drawing
+        if silent and self._progress.wanted:
+            events.every(LiveProgress.EVERY_S, self._progress.update)
 
     def run(self) -> int:
         """Read to the end, to -c, to damage or to ^C; then finish what was begun."""
@@ -102,52 +204,73 @@ class _Run:
         if config.write is None:
             status = self._read(None)
         else:
-            flush = config.packet_buffered or self._reader.stream.growing
-            with closing(CaptureFile(config.write, self._reader, flush)) as writer:
+            flush = config.packet_buffered or self._source.live
+            with closing(CaptureFile(config.write, self._source, flush)) as writer:
                 status = self._read(writer)
+        self._progress.clear()
         self._print_statistics()
         self._out.flush()
-        if self._interrupt.caught:
+        if self._source.counts() is not None:
+            self._say_counts()
+        elif self._events.caught:
             complain(f"stopped after {self._vsock + self._foreign} packets.")
         return status or self._summary()
+
+    def _say_counts(self) -> None:
+        """How much was captured and lost, as tcpdump says it."""
+        self._progress.clear()
+        counts = self._source.counts()
+        say(f"{counted(self._matched, 'packet')} captured")
+        if counts is not None:
+            say(f"{counted(counts.received, 'packet')} received by filter")
+            say(f"{counted(counts.dropped, 'packet')} dropped by kernel")
+            if counts.dropped:
+                complain(
+                    f"the ring was full {counted(counts.freezes, 'time')}; give it more room with"
+                    " -B KIB, or keep less of each packet with -s N."
+                )
 
     def _read(self, writer: CaptureFile | None) -> int:
         """Take all batches; the exit status so far."""
         config = self._config
+        if self._start.greeting:
+            complain(self._start.greeting)
         if config.header and config.output == "fields" and self._view is not None:
             self._out.write("\t".join(config.fields).encode() + b"\n")
         try:
-            for batch, mask in self._batches():
-                self._take(batch, mask, writer)
+            with closing(self._batches()) as batches:
+                for batch, mask in batches:
+                    self._take(batch, mask, writer)
         except CaptureError as error:
             self._out.flush()
             complain(str(error))
             return EXIT_INPUT
         return EXIT_OK
 
-    def _batches(self) -> Iterator[tuple[Batch, Mask | None]]:
-        """The source's batches, tracked, with what the filter chooses, up to -c such packets."""
+    def _batches(self) -> Generator[_Chosen]:
+        """The source's batches, tracked, with what the filter chooses, up to -c such packets.
+
+        Those of a large file are tracked in a thread, beside what is made of them here.
+        """
+        batches, kept = self._chosen_batches(), self._source.kept
+        if self._track and kept > 1:
+            batches = ahead(batches, kept)
+        with closing(batches), Progress(self._source, self._view is not None) as progress:
+            for chosen in self._events.until_stopped(batches):
+                progress.update(self._source.packets)
+                yield chosen
+
+    def _chosen_batches(self) -> Generator[_Chosen]:
         left = self._config.limit
-        with Progress(self._reader.stream, self._view is not None) as progress:
-            for batch in self._interrupt.until(self._reader.batches()):
-                progress.update(self._reader.packets)
-                if not left:
-                    yield self._filtered(batch)
-                    continue
-                batch, mask = self._filtered(self._cut(batch, left))
-                yield batch, mask
-                left -= len(batch) if mask is None else int(mask.sum())
-                if not left:
-                    return
-
-    def _filtered(self, batch: Batch) -> tuple[Batch, Mask | None]:
-        if self._track:
-            self._track_by(self._tracker, batch)
-        return batch, None if self._filter is None else self._filter.mask(batch)
-
-    def _track_by(self, tracker: Tracker, batch: Batch) -> None:
-        tracker.set_taps([place.tap for place in self._reader.interfaces])
-        tracker.track(batch)
+        for batch in self._source.batches():
+            if not left:
+                yield self._chosen(batch)
+                continue
+            batch, mask = self._chosen(self._cut(batch, left))
+            yield batch, mask
+            left -= len(batch) if mask is None else int(mask.sum())
+            if not left:
+                return
 
     def _cut(self, batch: Batch, left: int) -> Batch:
         """The batch up to the last packet that -c allows.
@@ -162,9 +285,19 @@ class _Run:
         found = np.flatnonzero(self._filter.mask(batch))
         return batch if len(found) < left else batch.head(int(found[left - 1]) + 1)
 
+    def _chosen(self, batch: Batch) -> _Chosen:
+        if self._track:
+            self._track_by(self._tracker, batch)
+        return batch, None if self._filter is None else self._filter.mask(batch)
+
+    def _track_by(self, tracker: Tracker, batch: Batch) -> None:
+        tracker.set_taps([place.tap for place in self._source.interfaces])
+        tracker.track(batch)
+
     def _take(self, batch: Batch, mask: Mask | None, writer: CaptureFile | None) -> None:
         self._foreign += batch.foreign
         self._vsock += len(batch) - batch.foreign
+        self._matched += len(batch) if mask is None else int(mask.sum())
         if writer is not None:
             writer.write(batch, None if mask is None else np.flatnonzero(mask))
         if self._selection is not None and self._statistics:
@@ -172,40 +305,69 @@ class _Run:
         for statistic in self._statistics:
             statistic.add(batch, mask)
         if self._view is not None and len(batch) > batch.foreign:
-            self._print(batch, mask)
+            self._show(batch, mask)
 
-    def _print(self, batch: Batch, mask: Mask | None) -> None:
+    def _show(self, batch: Batch, mask: Mask | None) -> None:
         """Print the vsock packets that are chosen."""
         if batch.foreign:
             mask = ~foreign(batch) if mask is None else mask & ~foreign(batch)
-        chosen = None if mask is None else np.flatnonzero(mask)
-        if chosen is not None and not len(chosen):
+        rows = None if mask is None else np.flatnonzero(mask)
+        if rows is not None and not len(rows):
             return
-        for piece in self._view.write(batch, chosen):
+        for piece in self._view.write(batch, rows):
             self._out.write(piece)
         if self._flush:
             self._out.flush()
 
     def _print_statistics(self) -> None:
-        self._tracker.finish()
-        config = self._config
-        for index, statistic in enumerate(self._statistics):
-            if config.output == "json":
-                lines = statistic.json_lines()
+        """The result, at the end."""
+        self._tracker.finish(self._source.now_ns())
+        if self._in_place and self._shown:
+            self._out.write(drawn(()).encode())
+            self._shown = 0
+        for statistic in self._statistics:
+            self._print(statistic)
+
+    def _refresh(self, index: int) -> None:
+        """Show a statistic as it is now; on a terminal all of them, since they share it."""
+        with self._tracker.as_of(self._source.now_ns()):
+            if self._in_place:
+                self._out.write(drawn(self._all_lines()).encode())
+                self._shown += 1
             else:
-                lines = statistic.lines(config.text.numeric, config.colour)
-                if index or self._view is not None:
-                    self._out.write(b"\n")
-            for line in lines:
-                self._out.write(line.encode() + b"\n")
+                self._print(self._statistics[index])
+        self._out.flush()
+
+    def _all_lines(self) -> Iterator[str]:
+        for index, statistic in enumerate(self._statistics):
+            if index:
+                yield ""
+            yield from self._lines_of(statistic)
+
+    def _print(self, statistic: Statistic) -> None:
+        """A statistic below what was printed before, with an empty line between."""
+        if self._config.output != "json" and (self._shown or self._view is not None):
+            self._out.write(b"\n")
+        self._shown += 1
+        for line in self._lines_of(statistic):
+            self._out.write(line.encode() + b"\n")
+
+    def _lines_of(self, statistic: Statistic) -> Iterator[str]:
+        config = self._config
+        if config.output == "json":
+            return statistic.json_lines()
+        return statistic.lines(config.text.numeric, config.colour)
 
     def _summary(self) -> int:
         """Say what was left out; a capture without any vsock is not what was meant."""
+        counts = self._source.counts()
+        if counts is not None and not counts.received:
+            complain(self._start.why_silent())
         if not self._foreign:
             return EXIT_OK
-        types = sorted({place.linktype for place in self._reader.interfaces if not place.kind})
+        types = sorted({place.linktype for place in self._source.interfaces if not place.kind})
         kinds = " of link type " + ", ".join(map(str, types)) if types else ""
-        name = self._reader.stream.name
+        name = self._source.name
         if not self._vsock:
             complain(f"{name} holds no vsock packets: all {self._foreign} are others{kinds}.")
             return EXIT_INPUT
@@ -232,46 +394,11 @@ class _Stdout:
             raise cannot_write("to stdout", error) from None
 
 
-class Interrupt:
-    """^C and SIGTERM end the reading and nothing else: what was begun is finished.
-
-    A context manager; in it, the second signal kills.  `caught` says whether one came.
-    """
-
-    _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.caught = False
-        self._waiting = False
-
-    def __enter__(self) -> "Interrupt":
-        self._before = [signal.signal(number, self._catch) for number in self._SIGNALS]
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in zip(self._SIGNALS, self._before, strict=True):
-            signal.signal(number, handler)
-
-    def _catch(self, number: int, _frame: FrameType | None) -> None:
-        self.caught = True
-        signal.signal(number, signal.SIG_DFL)
-        if self._waiting:
-            raise KeyboardInterrupt
-
-    def until(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches that come before the signal."""
-        while not self.caught:
-            try:
-                self._waiting = True
-                batch = next(batches, None)
-                self._waiting = False
-            except KeyboardInterrupt:
-                return
-            if batch is None:
-                return
-            yield batch
-
-
 def complain(sentence: str) -> None:
+    """One sentence on stderr."""
+    say(f"vsockdump: {sentence}")
+
+
+def say(line: str) -> None:
     """One line on stderr."""
-    print(f"vsockdump: {sentence}", file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
     damaged_captures.py SECONDS SEED
 
-The scanner is called as the reader calls it, but from random places, in both formats and
+The scanner is called as the sources call it, but from random places, in all formats and
 byte orders, and with interfaces of every kind.  See `run` beside this file.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from reading import SCANNERS
+from test_ring import RING
 from test_scan import INTERESTING, SEEDS
 
 from vsockdump.batch import PACKET_DTYPE
@@ -24,7 +25,7 @@ LINKTYPES = (271, 113, 276, 1)
 
 def damaged(chosen: random.Random) -> bytes:
     """A capture with some bytes changed, put in or taken out."""
-    content = bytearray(chosen.choice(SEEDS))
+    content = bytearray(chosen.choice([*SEEDS, RING]))
     for _ in range(chosen.randint(0, 6)):
         at = chosen.randrange(len(content))
         change = chosen.randrange(4)
@@ -59,6 +60,7 @@ def run_once(chosen: random.Random) -> int:
         for result in (
             tested.pcap(buffer, start, len(content), 0, 1, big, header),
             tested.pcapng(buffer, start, len(content), 0, 1, big, chosen.randrange(3)),
+            tested.ring(buffer, start, len(content), chosen.randint(-1, 9), 1, 0),
         ):
             total += result[1]
     return total

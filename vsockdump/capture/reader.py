@@ -2,8 +2,9 @@
 
 Rules for editors: one buffer for the whole file, moved and refilled, so that memory does
 not grow with the capture; it grows only for a block that is larger than it.  A large file
-is scanned in a thread, a few batches ahead; these must not share memory, so that there the
-rows and buffers take turns.  Formats know their headers (pcap.py,
+is scanned in a thread, a few batches ahead, and its last batches stay valid, so that they
+can be tracked in another; they must not share memory, so that there the rows and buffers
+take turns.  Formats know their headers (pcap.py,
 pcapng.py), the scanner knows the records.
 """
 
@@ -18,12 +19,14 @@ from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.interface import Interface, InterfaceTable
 from vsockdump.capture.read_ahead import ahead
 from vsockdump.capture.scan import DAMAGED, FULL, NEED_MORE, OTHER_BLOCK, Scanner
+from vsockdump.capture.source import Counts
 from vsockdump.capture.stream import ByteStream
 
 ROWS: Final = 16384
 BUFFER: Final = 2 << 20
 LARGE: Final = 2 * BUFFER  # a file larger than that is scanned in a thread
-AHEAD: Final = 4  # batches of it that exist at a time
+AHEAD: Final = 4  # batches of it that exist at a time, as far as the thread knows
+KEPT: Final = 2  # batches of it that stay valid
 
 
 class _RowSet:
@@ -36,7 +39,7 @@ class _RowSet:
 
 
 class FileReader:
-    """The packets of a capture file, pipe or stdin ("-").
+    """The packets of a capture file, pipe or stdin ("-"): a Source.
 
     Raises CaptureError when made (not a capture) or from `batches` (damage), then with the
     byte offset of the damage and after the packets before it.
@@ -45,12 +48,14 @@ class FileReader:
     def __init__(self, path: str, rows: int = ROWS, buffer: int = BUFFER) -> None:
         self.stream = ByteStream(path)
         self._in_thread = self.stream.size > LARGE
-        self._sets = [_RowSet(rows) for _ in range(AHEAD if self._in_thread else 1)]
+        self.kept = KEPT if self._in_thread else 1
+        existing = AHEAD + KEPT - 1 if self._in_thread else 1
+        self._sets = [_RowSet(rows) for _ in range(existing)]
         self._turn = 0
         self._running: Generator[Batch] | None = None
         self._table = InterfaceTable()
-        # Of AHEAD batches none is in the buffer after the last one's.
-        count = AHEAD + 1 if self._in_thread else 1
+        # Of the batches that exist none is in the buffer after the last one's.
+        count = existing + 1 if self._in_thread else 1
         self._buffers = [memoryview(bytearray(buffer)) for _ in range(count)]
         self._buffer = self._buffers[0]
         self._buffer_turn = 0
@@ -64,6 +69,26 @@ class FileReader:
         except CaptureError:
             self.stream.close()
             raise
+
+    @property
+    def name(self) -> str:
+        """The path, or "stdin"."""
+        return self.stream.name
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a pipe, whose packets may come as they are captured."""
+        return self.stream.growing
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file as stored; 0 where that is not known."""
+        return self.stream.size
+
+    @property
+    def position(self) -> int:
+        """Bytes read of the file as stored."""
+        return self.stream.position
 
     @property
     def format(self) -> str:
@@ -87,6 +112,18 @@ class FileReader:
             return None
         return sum(self._parser.dropped.values())
 
+    def stop(self) -> None:
+        """Read no further; a reader that waits for a pipe ends at once."""
+        self.stream.stop()
+
+    def counts(self) -> Counts | None:
+        """Nothing: the kernel that captured a file is not asked."""
+        return None
+
+    def now_ns(self) -> int | None:
+        """Nothing: a capture that was made before has no now."""
+        return None
+
     def close(self) -> None:
         """Close the file."""
         if self._running is not None:
@@ -94,7 +131,7 @@ class FileReader:
         self.stream.close()
 
     def batches(self) -> Iterator[Batch]:
-        """The file's packets in order; each batch is valid until the next is asked for.
+        """The file's packets in order; the last `kept` batches are valid.
 
         A batch without rows carries blocks that no packet follows yet.
         """
@@ -105,7 +142,7 @@ class FileReader:
 
     def _batches(self) -> Iterator[Batch]:
         blocks: list[bytes] = []
-        while True:
+        while not self.stream.stopped:
             count, status = self._scan()
             if count:
                 yield self._batch(count, blocks)
@@ -119,7 +156,7 @@ class FileReader:
                 blocks = []
             if status == DAMAGED or not self._refill():
                 break
-        if self._pos != self._end:
+        if self._pos != self._end and not self.stream.stopped:
             raise self._damage()
 
     def _scan(self) -> tuple[int, int]:
@@ -182,6 +219,8 @@ class FileReader:
         try:
             count = self.stream.readinto(self._buffer[self._end :])
         except CaptureError as error:
+            if self.stream.stopped:
+                return 0
             self._fault = str(error)
             raise self._damage() from None
         self._end += count

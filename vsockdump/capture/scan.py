@@ -4,8 +4,9 @@
 
 This is one of the compiled hot loops, written in Cython's pure Python mode: the same file
 runs as ordinary Python where no compiler was at hand.  It walks pcap records and pcapng
-packet blocks, converts the time stamp, finds the vsock frame and copies its two headers
-into the row, whose header columns have the layout of the wire.
+packet blocks and the frames of a packet socket's ring, converts the time stamp, finds the
+vsock frame and copies its two headers into the row, whose header columns have the layout
+of the wire.
 
 Rules for editors: every access to captured bytes stands behind a length check of that
 record, and nothing here allocates or raises: what is wrong with a record is its status,
@@ -15,7 +16,8 @@ with masks.  Integer literals above 31 bits make Cython compute with Python obje
 them a C name.  Everything that is not a packet (pcapng's other blocks) goes back to
 Python: see pcapng.py.
 
-Layouts: pcap is draft-ietf-opsawg-pcap, pcapng is draft-ietf-opsawg-pcapng.
+Layouts: pcap is draft-ietf-opsawg-pcap, pcapng is draft-ietf-opsawg-pcapng, the ring is
+that of include/uapi/linux/if_packet.h, TPACKET_V3.
 """
 
 from __future__ import annotations
@@ -76,6 +78,15 @@ _BLOCK_LIMIT = cython.declare(cython.uint, MAX_BLOCK)
 _PACKET = cython.declare(cython.uint, 2)  # obsolete, but still found
 _SIMPLE_PACKET = cython.declare(cython.uint, 3)
 _ENHANCED_PACKET = cython.declare(cython.uint, 6)
+
+# A ring's frame: struct tpacket3_hdr, and struct sockaddr_ll at the next multiple of 16.
+_RING_SEC_AT = cython.declare(cython.Py_ssize_t, 4)
+_RING_NSEC_AT = cython.declare(cython.Py_ssize_t, 8)
+_RING_CAPLEN_AT = cython.declare(cython.Py_ssize_t, 12)
+_RING_WIRELEN_AT = cython.declare(cython.Py_ssize_t, 16)
+_RING_PACKET_AT = cython.declare(cython.Py_ssize_t, 24)  # tp_mac: where the packet begins
+_RING_ARPHRD_AT = cython.declare(cython.Py_ssize_t, 48 + 8)
+_RING_HEADERS = cython.declare(cython.Py_ssize_t, 48 + 20)
 
 # C's view of a row: the fields and layout of PACKET_DTYPE, the headers as bytes.  A test
 # compares what both builds write.  C finds offsets and sizes here, at compile time.
@@ -326,6 +337,16 @@ def _put_frame(
     _put_headers(row, data, at, layers, malformed)
 
 
+def done_reading() -> None:
+    """Call before a block of a ring is given back: all reads of it come first.
+
+    Python itself has no such order to give; there the interpreter's own work between two
+    statements stands for it, which on x86 is enough by the processor's rules.
+    """
+    if cython.compiled:
+        full_fence()
+
+
 @cython.final  # so that its methods are inlined
 @cython.cclass
 class Scanner:
@@ -500,6 +521,72 @@ class Scanner:
                 pos += size
                 row += 1
         return pos, row, status
+
+    def ring(
+        self,
+        buf: cython.const[cython.uchar][::1],
+        pos: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        left: cython.Py_ssize_t,
+        number: cython.ulonglong,
+        row: cython.Py_ssize_t,
+    ):
+        """Frames of one block of a TPACKET_V3 ring: the `left` ones from buf[pos] up to buf[end].
+
+        Rows are filled from number `row` on, so that several blocks can make one batch;
+        `number` is that of the batch's first packet.  Returns (position of the next frame,
+        rows filled in all, frames left, status); frames of other than vsockmon devices are
+        passed over.  NEED_MORE: the block is done.
+        """
+        if not (0 <= pos <= end <= len(buf) and 0 <= row <= self.capacity):
+            raise ValueError("ring scan out of bounds")
+        step: cython.Py_ssize_t  # to the next frame
+        at: cython.Py_ssize_t
+        caplen: cython.Py_ssize_t
+        time_ns: cython.ulonglong
+        data: cython.p_const_uchar
+        if cython.compiled:
+            data = cython.address(buf[0])
+            full_fence()  # the kernel wrote the block before its status, which was read
+        else:
+            data = buf
+        status: cython.int = _FULL
+        with cython.nogil:
+            while row < self.capacity:
+                if left <= 0:
+                    status = _NEED_MORE
+                    break
+                if end - pos < _RING_HEADERS:
+                    status = _DAMAGED
+                    break
+                at = _u16(data, pos + _RING_PACKET_AT, False)
+                caplen = _u32(data, pos + _RING_CAPLEN_AT, False)
+                step = _u32(data, pos, False) if left > 1 else at + caplen
+                if at < _RING_HEADERS or caplen > _CAPLEN_LIMIT:
+                    status = _DAMAGED
+                    break
+                if step < at + caplen or step > end - pos:
+                    status = _DAMAGED
+                    break
+                if _u16(data, pos + _RING_ARPHRD_AT, False) == _ARPHRD:
+                    time_ns = _u32(data, pos + _RING_SEC_AT, False)
+                    time_ns = time_ns * _SECOND + _u32(data, pos + _RING_NSEC_AT, False)
+                    out: cython.pointer(Row) = self._row(row)
+                    _put_record(out, number + row, time_ns, 0, pos, step, 0, False)
+                    _put_packet(
+                        out,
+                        data,
+                        pos + at,
+                        caplen,
+                        _u32(data, pos + _RING_WIRELEN_AT, False),
+                        _KIND_VSOCK,
+                    )
+                    row += 1
+                pos += step
+                left -= 1
+        if left <= 0:
+            status = _NEED_MORE
+        return pos, row, left, status
 
     @cython.cfunc
     @cython.inline

@@ -7,6 +7,7 @@ knowledge of capture formats here.  A library is imported when a file needs it.
 """
 
 import os
+import select
 import stat
 import zlib
 from collections.abc import Callable
@@ -88,18 +89,43 @@ _CODECS: Final = {
 }
 
 
+class _Waiter:
+    """Waits until a pipe has something to read, or until it is told to stop."""
+
+    def __init__(self, fd: int) -> None:
+        self._event = os.eventfd(0)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._poll.register(self._event, select.POLLIN)
+
+    def stop(self) -> None:
+        os.eventfd_write(self._event, 1)
+
+    def wait(self) -> bool:
+        """Whether to read; False after stop."""
+        return all(fd != self._event for fd, _event in self._poll.poll())
+
+    def close(self) -> None:
+        os.close(self._event)
+
+
 class _Raw:
     """The bytes of a file descriptor of which the first, `head`, were read already."""
 
-    def __init__(self, fd: int, head: bytes) -> None:
+    def __init__(self, fd: int, head: bytes, waiter: _Waiter | None) -> None:
         self._fd = fd
         self._head = head
+        self._waiter = waiter
         self.position = len(head)
+
+    def _ready(self) -> bool:
+        """Whether to read; False ends the content."""
+        return self._waiter is None or self._waiter.wait()
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; empty at the end."""
         data, self._head = self._head[:size], self._head[size:]
-        if not data:
+        if not data and self._ready():
             data = os.read(self._fd, size)
             self.position += len(data)
         return data
@@ -110,7 +136,7 @@ class _Raw:
             data = self.read(len(view))
             view[: len(data)] = data
             return len(data)
-        count = os.readv(self._fd, [view])
+        count = os.readv(self._fd, [view]) if self._ready() else 0
         self.position += count
         return count
 
@@ -199,6 +225,7 @@ class ByteStream:
     def __init__(self, path: str) -> None:
         self.name = "stdin" if path == "-" else path
         self._own = path != "-"
+        self._waiter: _Waiter | None = None
         self._fd = _open(path) if self._own else _STDIN
         try:
             status = os.fstat(self._fd)
@@ -213,7 +240,9 @@ class ByteStream:
             raise
         self.growing = not stat.S_ISREG(status.st_mode)
         self.size = 0 if self.growing else status.st_size
-        self._raw = _Raw(self._fd, head)
+        self.stopped = False
+        self._waiter = _Waiter(self._fd) if self.growing else None
+        self._raw = _Raw(self._fd, head, self._waiter)
         codec = next((make() for magic, make in _CODECS.items() if head.startswith(magic)), None)
         self.compression = codec.name if codec else None
         self._content = _Frames(self._raw, codec) if codec else self._raw
@@ -233,8 +262,17 @@ class ByteStream:
         except OSError as error:
             raise CaptureError(f"reading on failed ({_reason(error)})") from None
 
+    def stop(self) -> None:
+        """Let the content end here; a read that waits for a pipe returns."""
+        self.stopped = True
+        if self._waiter is not None:
+            self._waiter.stop()
+
     def close(self) -> None:
         """Close the file; stdin stays open."""
+        if self._waiter is not None:
+            self._waiter.close()
+            self._waiter = None
         if self._own:
             os.close(self._fd)
             self._own = False

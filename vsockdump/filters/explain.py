@@ -33,7 +33,7 @@ def remarks(source: str) -> list[str]:
 
 
 def _halves(source: str) -> Split:
-    return split(Filter(source).tree) if source.strip() else Split(None, None, None)
+    return split(Filter.of(source).tree) if source.strip() else Split(None, None, None)
 
 
 def _pushed(halves: Split) -> Iterator[str]:

@@ -19,16 +19,19 @@ from vsockdump.filters.tree import Node, leaves
 
 
 class Filter:
-    """A filter from its text; FilterError where it is none.
+    """What a tree asks for: `tree` is what was written, `lowered` what it means."""
 
-    `tree` is what was written, `lowered` what it means.
-    """
+    def __init__(self, tree: Node) -> None:
+        self.tree = tree
+        self.lowered: Node = lowered(tree)
 
-    def __init__(self, source: str) -> None:
-        self.tree: Node = parse(source)
-        self.lowered: Node = lowered(self.tree)
-        if is_contradiction(self.lowered):
+    @classmethod
+    def of(cls, source: str) -> "Filter":
+        """The filter of a text; FilterError where it is none or can match nothing."""
+        made = cls(parse(source))
+        if is_contradiction(made.lowered):
             raise FilterError("No packet can match this filter.", source, 0, len(source))
+        return made
 
     def __str__(self) -> str:
         return text(self.tree)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vsockdump.batch import NO_TIME, PACKET_DTYPE, Batch, Layout
 from vsockdump.capture import pcap, pcapng
 from vsockdump.capture.interface import MICROSECOND, NANOSECOND, Interface
-from vsockdump.capture.reader import FileReader
+from vsockdump.capture.source import Source
 from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.wire import LINKTYPE_VSOCK
 
@@ -36,19 +36,19 @@ def format_for(path: str, source: str) -> str:
 
 
 class CaptureFile:
-    """A capture being written to `path` ("-" is stdout), from the packets of `reader`.
+    """A capture being written to `path` ("-" is stdout), from the packets of `source`.
 
     Raises OutputError where the file cannot be written or the format cannot hold the
     packets; `flush` after every batch makes what was written readable.
     """
 
-    def __init__(self, path: str, reader: FileReader, flush: bool = False) -> None:
+    def __init__(self, path: str, source: Source, flush: bool = False) -> None:
         self.packets = 0
         self._name = "to stdout" if path == "-" else path
-        self._reader = reader
+        self._source = source
         self._flush = flush
-        self._format = format_for(path, reader.format)
-        self._same = self._format == reader.format
+        self._format = format_for(path, source.format or "pcapng")
+        self._same = self._format == source.format
         self._described = 0  # interfaces written so far
         self._begun = False
         self._file = self._open(path)
@@ -56,8 +56,7 @@ class CaptureFile:
     def _open(self, path: str) -> BinaryIO:
         if path == "-":
             return sys.stdout.buffer
-        source = self._reader.stream.name
-        source = "/dev/stdin" if source == "stdin" else source
+        source = "/dev/stdin" if self._source.name == "stdin" else self._source.name
         if os.path.isfile(path) and os.path.exists(source) and os.path.samefile(path, source):
             raise OutputError(f"{path} is the file being read; write to another one.")
         try:
@@ -99,7 +98,7 @@ class CaptureFile:
         """The records as they are; all rows of a batch lie behind each other."""
         pieces: list[Any] = list(batch.blocks)
         if not self._begun:
-            pieces.insert(0, self._reader.header)
+            pieces.insert(0, self._source.header)
         rows = batch.rows if chosen is None else batch.rows[chosen]
         if not len(rows):
             return pieces
@@ -115,7 +114,7 @@ class CaptureFile:
     def _as_pcapng(self, batch: Batch) -> list[bytes]:
         """Enhanced packet blocks; the section and its interfaces before the first."""
         pieces = []
-        interfaces = self._reader.interfaces
+        interfaces = self._source.interfaces
         if not self._begun:
             pieces.append(section_header())
         while self._described < len(interfaces):
@@ -134,7 +133,7 @@ class CaptureFile:
         pieces = []
         if not self._begun:
             pieces.append(pcap_header(self._linktype()))
-        elif len({interface.linktype for interface in self._reader.interfaces}) > 1:
+        elif len({interface.linktype for interface in self._source.interfaces}) > 1:
             self._linktype()
         for row in batch.rows:
             time_ns = 0 if row["time_ns"] == NO_TIME else int(row["time_ns"])
@@ -146,7 +145,7 @@ class CaptureFile:
 
     def _linktype(self) -> int:
         """The one link type of a pcap file; OutputError where there are several."""
-        kinds = sorted({interface.linktype for interface in self._reader.interfaces})
+        kinds = sorted({interface.linktype for interface in self._source.interfaces})
         if len(kinds) > 1:
             listed = " and ".join(str(kind) for kind in kinds)
             raise OutputError(

@@ -8,7 +8,7 @@ matches, with all their packets; io the packets that match.  The output says so.
 
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from vsockdump.track.tracker import Tracker
 from vsockdump.track.window import CONNECTIONS, CreditWindows
 
 SECOND: Final = 10**9
+STATISTICS: Final = ("conv", "endpoints", "credit", "io")
 _SHORTEST: Final = Decimal("1e-9")
 _LONGEST: Final = Decimal("1e9")
 _SIDES: Final = ("initiator", "acceptor")
@@ -54,11 +55,53 @@ class StatisticError(ValueError):
     """A -z that does not exist or whose argument cannot be; one sentence."""
 
 
-class Selection:
-    """The connections with a packet that a filter chose; `text` is the filter."""
+class Wish(NamedTuple):
+    """A -z: the statistic's own text, and after how many seconds to show it again (0: not)."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    text: str
+    refresh_s: float = 0
+
+
+_ARGUMENTS: Final = {"credit": 1, "io": 1}  # how many a statistic takes; others take none
+
+
+def wish(text: str) -> Wish:
+    """A -z argument without and with its refresh, the number behind the statistic's own.
+
+    Raises StatisticError where it is not a number of seconds; the rest is judged by `make`.
+    """
+    parts = text.split(",")
+    own = 1 + _ARGUMENTS.get(parts[0], 0)
+    if len(parts) != own + 1 or parts[0] not in STATISTICS:
+        return Wish(text)
+    refresh = _seconds(parts[-1])
+    if not refresh:
+        raise StatisticError(
+            f"-z {text} is to be shown again every {parts[-1] or 'nothing'} seconds; give a"
+            " number from 0.1 to 86400."
+        )
+    return Wish(",".join(parts[:own]), refresh)
+
+
+def _seconds(text: str) -> float | None:
+    """A refresh time, or None where it cannot be one."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0.1 <= value <= 86400 else None
+
+
+class Selection:
+    """The connections with a packet that a filter chose.
+
+    `text` is the filter, "" where the kernel has decided it all; `in_kernel` what of it the
+    kernel decided.
+    """
+
+    def __init__(self, text: str, in_kernel: str = "") -> None:
+        self._text = text
+        self._in_kernel = in_kernel
         self._chosen = np.zeros(1024, np.bool_)  # by number; 0 is no connection
 
     def add(self, batch: Batch, mask: Mask | None) -> None:
@@ -75,6 +118,15 @@ class Selection:
     def __contains__(self, number: int) -> bool:
         return number < len(self._chosen) and bool(self._chosen[number])
 
+    def notes(self, sentence: str) -> list[str]:
+        """What a result covers; `sentence` says what the filter means for it."""
+        notes = []
+        if self._in_kernel:
+            notes.append(f"Seen were only packets that match in the kernel: {self._in_kernel}")
+        if self._text:
+            notes.append(f"{sentence}: {self._text}")
+        return notes
+
 
 def make(text: str, tracker: Tracker, selection: Selection | None = None) -> Statistic:
     """The statistic that a -z argument names, of what is selected; raises StatisticError."""
@@ -89,7 +141,7 @@ def make(text: str, tracker: Tracker, selection: Selection | None = None) -> Sta
         return Intervals(tracker, selection, _interval(argument))
     raise StatisticError(
         f"There is no statistic {text}; there are conv, endpoints, credit[,CONNECTION]"
-        " and io,SECONDS."
+        " and io,SECONDS, each with [,REFRESH]."
     )
 
 
@@ -189,15 +241,20 @@ class _OfStore:
         """Time from the first to the last packet; None where packets have no times."""
         return None if self._timeless else connection.last_ns - connection.first_ns
 
+    def _until(self, connection: ConnectionRow) -> int:
+        """How long a stall that goes on has lasted so far: to now, or to the last packet."""
+        now = self._tracker.until_ns
+        return connection.last_ns if now is None else now
+
     def _notes(self) -> list[str]:
         """What the table leaves out."""
-        if self._selection is None:
-            return self._forgotten()
-        return [
-            "Only connections with a packet that matches the filter are listed, with all their"
-            f" packets: {self._selection.text}",
-            *self._forgotten(),
-        ]
+        notes = []
+        if self._selection is not None:
+            notes = self._selection.notes(
+                "Only connections with a packet that matches the filter are listed, with all"
+                " their packets"
+            )
+        return [*notes, *self._forgotten()]
 
     def _forgotten(self) -> list[str]:
         store = self._tracker.store
@@ -251,7 +308,7 @@ class Conversations(_OfStore):
         self, connection: ConnectionRow, forth: FlowRow, back: FlowRow, numeric: bool
     ) -> tuple[str, ...]:
         initiator, acceptor = ends(connection)
-        last = connection.last_ns
+        last = self._until(connection)
         return (
             str(connection.number),
             shown(initiator, numeric),
@@ -269,7 +326,7 @@ class Conversations(_OfStore):
         """One object a connection; the lists hold initiator to acceptor, then the reverse."""
         for connection, *flows in self._connections():
             initiator, acceptor = ends(connection)
-            last = connection.last_ns
+            last = self._until(connection)
             closer = connection.closer
             yield json_line(
                 self.name,
@@ -296,9 +353,9 @@ class Conversations(_OfStore):
             )
 
 
-def _sent(flow: FlowRow, last: int) -> tuple[str, ...]:
+def _sent(flow: FlowRow, until: int) -> tuple[str, ...]:
     """What one side sent: packets, bytes, least free credit, time stalled (-: never)."""
-    stalled = seconds(stalled_ns(flow, last)) if _stalls(flow) else "-"
+    stalled = seconds(stalled_ns(flow, until)) if _stalls(flow) else "-"
     return str(flow.packets), str(flow.bytes), _number(_least(flow, "min_free")), stalled
 
 
@@ -391,7 +448,8 @@ class Credit(_OfStore):
     def add(self, batch: Batch, mask: Mask | None = None) -> None:
         """Sample the windows and note the stalls that ended."""
         self._windows.add(batch.rows, batch.tracked, self._tracker.connections)
-        for conn, start, end, _packet, side in self._tracker.stalls.tolist():
+        assert batch.stalls is not None
+        for conn, start, end, _packet, side in batch.stalls.tolist():
             if self._kept == _MOST_STALLS:
                 self._left_out += 1
                 continue
@@ -410,10 +468,10 @@ class Credit(_OfStore):
     def _stalls_of(
         self, connection: ConnectionRow, side: int, flow: FlowRow
     ) -> list[tuple[int, int]]:
-        """(start, end) of the stalls of a direction; one that goes on ends at the last packet."""
+        """(start, end) of the stalls of a direction; one that goes on has lasted so far."""
         stalls = list(self._stalls.get((connection.number, side), ()))
         if flow.stalled_since != NO_TIME:
-            stalls.append((flow.stalled_since, connection.last_ns))
+            stalls.append((flow.stalled_since, self._until(connection)))
         return stalls
 
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
@@ -466,10 +524,9 @@ class Credit(_OfStore):
         longest = max(end - start for start, end in stalls)
         yield f"  stalls: {len(stalls)}, {span(total)} in all, the longest {span(longest)}"
         for start, end in stalls:
-            open_end = " and goes on" if end == connection.last_ns else ""
-            yield f"    at {seconds(start - self._tracker.first_ns)} for {span(end - start)}" + (
-                open_end if flow.stalled_since == start else ""
-            )
+            open_end = " and goes on" if flow.stalled_since == start else ""
+            since = seconds(start - self._tracker.first_ns)
+            yield f"    at {since} for {span(end - start)}{open_end}"
 
     def _samples(
         self, connection: ConnectionRow, side: int, back: FlowRow
@@ -618,12 +675,11 @@ class Intervals:
         )
         notes = []
         if self._selection is not None:
-            notes.append(f"Only packets that match the filter count: {self._selection.text}")
+            notes = self._selection.notes("Only packets that match the filter count")
         if self._outside:
-            notes = [
-                *notes,
-                f"{self._outside} packets lie before the first or behind the last interval.",
-            ]
+            notes.append(
+                f"{self._outside} packets lie before the first or behind the last interval."
+            )
         yield from render(Table(title, _IO_COLUMNS, rows, notes), colour)
 
     def json_lines(self) -> Iterator[str]:

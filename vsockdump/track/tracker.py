@@ -14,7 +14,10 @@ How it thinks:
 - free(A to B) = max(0, min(B.buf_alloc, A.buf_alloc) - (A.tx_cnt - B.fwd_cnt)).
 - A connection joined mid-stream has no tx_cnt.  It is held between two bounds: the peer
   cannot have consumed more than was sent, nor may more be in flight than was allowed.
-  When the bounds meet, which takes a drained and a full buffer, tx_cnt is known.
+  When the bounds meet, which takes a drained and a full buffer, tx_cnt is known.  That
+  holds unless the peer's buffer was larger before the capture and has shrunk below what was
+  in flight; more data than the bounds allow then makes tx_cnt unknown again, and accuses
+  nobody.
 - `len` of the virtio header is what the stream got.  Many kernels show more bytes on the
   tap for the pieces of a split packet: either the piece and all that follows (A), or the
   whole packet every time (B).  Variant A shows its pieces shrinking by the last `len`,
@@ -27,6 +30,7 @@ drivers/vhost/vsock.c; observed on Linux 6.1 and 6.12.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 import cython
 import numpy as np
@@ -120,6 +124,7 @@ _K_BEGINNING = cython.declare(cython.uchar, int(_Known.BEGINNING))
 _NO_TAP = cython.declare(cython.uint, 0x7FFFFFFF)
 _VARIANT_A = cython.declare(cython.int, 1)
 _VARIANT_B = cython.declare(cython.int, 2)
+_MOST_BOUND = 16  # arrays of rows that are remembered; a source has fewer
 _BELOW = cython.declare(cython.int, 1)  # values of `base_set`: a lower bound, both bounds
 _BOTH_WAYS = cython.declare(cython.int, 2)
 _NOBODY = cython.declare(cython.int, 2)  # value of `closer` while neither side has closed
@@ -347,15 +352,17 @@ class _Core:
         self.taps = memoryview(taps)
         self.tap_count = len(taps)
 
-    def rebuild(self, slots) -> None:
-        """Make the hash table for the current capacity and these slots, oldest first."""
+    def rebuild(self, slots: cython.longlong[::1]) -> None:
+        """Make the hash table for the current capacity and these slots."""
         size: cython.Py_ssize_t = 16
+        index: cython.Py_ssize_t
         slot: cython.Py_ssize_t
         while size < 4 * self.capacity:
             size *= 2
         self.table = memoryview(np.zeros(size, "i4"))
         self.table_mask = size - 1
-        for slot in slots:
+        for index in range(len(slots)):
+            slot = slots[index]
             at: cython.Py_ssize_t = self._find(
                 self.c[slot].key_low,
                 self.c[slot].key_high,
@@ -364,9 +371,10 @@ class _Core:
             )
             self.table[at] = slot + 1
 
-    def current(self) -> list:
+    def current(self):
         """The slots that the hash table points to: the last connection of each tuple."""
-        return [entry - 1 for entry in self.table if entry]
+        entries = np.asarray(self.table)
+        return entries[entries > 0].astype(np.int64) - 1
 
     @cython.cfunc
     @cython.inline
@@ -820,7 +828,11 @@ class _Core:
         if not f.tx_known:
             self._bound_above(f, g)
         elif f.tx > g.limit:
-            self.marks |= _M_OVER_CREDIT
+            if f.base_set:  # tx_cnt was found by bounds: the peer's buffer was larger before
+                f.tx_known = 0
+                f.base_set = 0
+            else:
+                self.marks |= _M_OVER_CREDIT
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1111,36 +1123,55 @@ class _Core:
         o.known = known
 
 
+class _Bound:
+    """An array of rows that a source fills again and again, and what is written beside it."""
+
+    def __init__(self, rows) -> None:
+        base = rows.base
+        if isinstance(base, np.ndarray) and base.dtype == rows.dtype and base.ndim == 1:
+            if base.ctypes.data == rows.ctypes.data and base.flags.c_contiguous:
+                rows = base
+        self.rows = rows  # kept, so that its memory is not used for anything else
+        self.tracked = np.zeros(len(rows), TRACKED_DTYPE)
+
+
 class Tracker:
     """Tracks batches; `store` holds the connections.
 
-    `cap` is the number of connections kept; see Store.  `stalls` of the last batch are
-    those that ended in it, an array of STALL_DTYPE.
+    `cap` is the number of connections kept; see Store.  `until_ns` is the time that `finish`
+    or `as_of` judged by, where one was given.
     """
 
     def __init__(self, cap: int = DEFAULT_CAP) -> None:
         self.store = Store(cap)
         self._core = _Core(os.urandom(32))
         self._core.bind_store(self.store)
-        self._core.rebuild([])
-        self._address = 0  # of the first row that is bound
+        self._core.rebuild(memoryview(np.zeros(0, np.int64)))
         self.set_taps([0])
-        self._tracked = np.zeros(0, TRACKED_DTYPE)
+        self._bound: dict[int, _Bound] = {}  # by the address of the first row
+        self._current = 0  # the address that the core looks at
         self._stalls = np.zeros(0, STALL_DTYPE)
         self._stall_count = 0
         self.first_ns = self.last_ns = _NO_TIME_PY
+        self.until_ns: int | None = None
 
     def set_taps(self, taps) -> None:
         """The tap number of each interface of the source, a list of ints; [0] at first."""
         self._core.bind_taps(np.array(taps, "u4"))
 
     def track(self, batch: Batch) -> Batch:
-        """The batch with its tracked columns, which are valid until the next call."""
+        """The batch with its tracked columns and stalls.
+
+        They are valid until rows at the same address are tracked again.
+        """
         count = len(batch.rows)
+        self._stall_count = 0
         if count:
-            self._bind(batch.rows)
+            batch.tracked = self._bind(np.ascontiguousarray(batch.rows))[:count]
             self._run(count)
-        batch.tracked = self._tracked[:count]
+        else:
+            batch.tracked = np.zeros(0, TRACKED_DTYPE)
+        batch.stalls = self._stalls[: self._stall_count].copy()
         return batch
 
     @property
@@ -1148,16 +1179,31 @@ class Tracker:
         """Connections seen so far, the forgotten ones included."""
         return self.store.used + self.store.forgotten
 
-    @property
-    def stalls(self):
-        """The stalls that ended in the last batch."""
-        return self._stalls[: self._stall_count]
-
     def finish(self, now_ns: int | None = None) -> None:
         """Judge what only time can tell: connects that nobody answered.
 
         `now_ns` is the time to judge by; None is that of the last packet.
         """
+        self._judge(now_ns)
+
+    @contextmanager
+    def as_of(self, now_ns: int | None):
+        """What `finish` makes of it, while the context lasts: tracking goes on after it.
+
+        A connect that has timed out may yet be answered, and is then late.
+        """
+        late = self._judge(now_ns)
+        try:
+            yield
+        finally:
+            self.until_ns = None
+            live = self.store.connections[: self.store.used]
+            live["state"][late] = State.CONNECTING
+            live["ended_ns"][late] = _NO_TIME_PY
+
+    def _judge(self, now_ns: int | None):
+        """Let the connects that nobody answered be timed out; their slots as a mask."""
+        self.until_ns = now_ns
         now = self.last_ns if now_ns is None else now_ns
         live = self.store.connections[: self.store.used]
         timed = live["first_ns"] != _NO_TIME_PY
@@ -1165,33 +1211,35 @@ class Tracker:
         late &= live["first_ns"] < now - CONNECT_TIMEOUT_NS
         live["state"][late] = State.TIMED_OUT
         live["ended_ns"][late] = live["first_ns"][late] + CONNECT_TIMEOUT_NS
+        return late
 
-    def _bind(self, rows) -> None:
-        """Views of the batch's columns; sources fill the same array again and again."""
-        rows = np.ascontiguousarray(rows)
+    def _bind(self, rows):
+        """Let the core look at these rows; the tracked columns that it fills."""
         address = rows.ctypes.data
-        if address == self._address and len(rows) <= len(self._tracked):
-            return  # the core's views keep that memory from being used for anything else
-        base = rows.base
-        if isinstance(base, np.ndarray) and base.dtype == rows.dtype and base.ndim == 1:
-            if base.ctypes.data == address and base.flags.c_contiguous:
-                rows = base
-        self._tracked = np.zeros(len(rows), TRACKED_DTYPE)
-        self._stalls = np.zeros(2 * len(rows) + 2, STALL_DTYPE)
-        self._core.bind_batch(rows, self._tracked, self._stalls)
-        self._address = address
+        bound = self._bound.get(address)
+        if bound is None or len(bound.rows) < len(rows):
+            if len(self._bound) == _MOST_BOUND:
+                del self._bound[next(iter(self._bound))]
+            bound = self._bound[address] = _Bound(rows)
+            if len(self._stalls) < 2 * len(bound.rows) + 2:
+                self._stalls = np.zeros(2 * len(bound.rows) + 2, STALL_DTYPE)
+            self._current = 0
+        if address != self._current:
+            self._core.bind_batch(bound.rows, bound.tracked, self._stalls)
+            self._current = address
+        return bound.tracked
 
     def _run(self, count: int) -> None:
         """Track all rows, making room in the store as often as needed."""
         row = self._run_from(0, count)
         while row < count:
-            current = np.array(self._core.current(), np.int64)
+            current = self._core.current()
             moved = self.store.make_room()
             if moved is not None:
                 current = moved[current]
                 current = current[current >= 0]
             self._core.bind_store(self.store)
-            self._core.rebuild(current.tolist())
+            self._core.rebuild(memoryview(current))
             row = self._run_from(row, count)
 
     def _run_from(self, start: int, count: int) -> int:

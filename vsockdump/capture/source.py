@@ -1,0 +1,86 @@
+"""What a run reads from: a capture file, a pipe, or an interface that is captured live.
+
+Rules for editors: the stages behind a source know this face and nothing else of it, so
+that live and offline use take the same road.  What only one kind of source has is None or
+empty for the others, never a question of their type.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from vsockdump.batch import Batch
+from vsockdump.capture.interface import Interface
+
+
+class Counts(NamedTuple):
+    """What the kernel says of a live capture so far.
+
+    `received` packets passed the filter, those it then `dropped` for want of room in the
+    ring included; `freezes` is how often the ring was found full.
+    """
+
+    received: int = 0
+    dropped: int = 0
+    freezes: int = 0
+
+    def plus(self, more: "Counts") -> "Counts":
+        """The sum of both."""
+        return Counts(*(one + other for one, other in zip(self, more, strict=True)))
+
+
+class Source(Protocol):
+    """Packets in batches."""
+
+    @property
+    def name(self) -> str:
+        """The file, "stdin", or the interface."""
+
+    @property
+    def live(self) -> bool:
+        """Whether packets come as they happen, so that what is made of them is not kept back."""
+
+    @property
+    def format(self) -> str:
+        """ "pcap" or "pcapng": rows are records of such a file; "": frames of a ring."""
+
+    @property
+    def header(self) -> bytes:
+        """The file header of a pcap file, else empty."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file as stored; 0 where that is not known."""
+
+    @property
+    def position(self) -> int:
+        """Bytes read of the file as stored."""
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        """The interfaces known so far."""
+
+    @property
+    def packets(self) -> int:
+        """How many were read so far."""
+
+    @property
+    def kept(self) -> int:
+        """How many batches are valid at a time: the last one, or more where it reads ahead."""
+
+    def batches(self) -> Iterator[Batch]:
+        """The packets in order; the last `kept` batches are valid.
+
+        Raises CaptureError, after the packets before it, where there is no going on.
+        """
+
+    def stop(self) -> None:
+        """End `batches` with what was captured until now; a signal handler may call it."""
+
+    def counts(self) -> Counts | None:
+        """What the kernel counted; None where it counts nothing."""
+
+    def now_ns(self) -> int | None:
+        """The time, where packets are captured now; None where they are not."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
