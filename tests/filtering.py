@@ -101,13 +101,11 @@ def cut_frames() -> st.SearchStrategy[tuple[bytes, int]]:
 
 def fixed_frames() -> list[bytes]:
     """Frames of all kinds that differ, the same in every run; none is empty."""
-    ends_of = Endpoint(2, 1024), Endpoint(3, 7)
+    other = Endpoint(2, 1024), Endpoint(3, 7)
     found = [
         build_frame(Endpoint(3, 5), Endpoint(2, 5000), wire.Op.RW, b"x"),
-        build_frame(
-            Endpoint(2, 1024), Endpoint(3, 7), wire.Op.RW, b"y", virtio={"type": 2, "flags": 1}
-        ),
-        build_frame(Endpoint(2, 1024), Endpoint(3, 7), wire.Op.SHUTDOWN, virtio={"flags": 2}),
+        build_frame(*other, wire.Op.RW, b"y", virtio={"type": 2, "flags": 1}),
+        build_frame(*other, wire.Op.SHUTDOWN, virtio={"flags": 2}),
     ]
 
     @settings(max_examples=400, deadline=None, derandomize=True, database=None)
