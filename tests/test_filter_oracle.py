@@ -24,6 +24,10 @@ from vsockdump.filters.parse import parse
 from vsockdump.filters.printer import text
 from vsockdump.filters.tree import Node
 
+# What libpcap does not compile: constants that come to 0 behind / or %, shifts by more than
+# 31 bits, arithmetic on more registers than there are.
+REFUSALS = (b"by zero", b"shift by", b"registers")
+
 RAW_FORMS = (
     "link[0:4] = 0x03000000",
     "link[24:2] = 0x0400 or link[24:2] = 0x0100 and link[62:2] = 0x0500",
@@ -98,8 +102,7 @@ def test_raw_forms_on_random_packets(
             capture_output=True,
             pass_fds=[int(path.rsplit("/", 1)[1])],
         )
-        # A shift by more than 31 bits, or arithmetic on more registers than there are.
-        assume(b"shift by" not in done.stderr and b"registers" not in done.stderr)
+        assume(not any(refusal in done.stderr for refusal in REFUSALS))
         assert done.returncode == 0, done.stderr
         assert packets_of(done.stdout) == chosen(path, tree)
 

@@ -24,7 +24,7 @@ HTTP = CAPTURES / "prog_http.pcapng"
 def chosen(packets: str, filter_text: str) -> list[int]:
     """The numbers of a scenario's packets that match."""
     batch = batch_of([packet.frame for packet in scenario(packets)])
-    return batch.rows["number"][Filter(filter_text).mask(batch)].tolist()
+    return batch.rows["number"][Filter.of(filter_text).mask(batch)].tolist()
 
 
 TALK = """
@@ -109,7 +109,7 @@ def test_words(filter_text: str, expected: list[int]) -> None:
 def test_every_keyword_is_in_the_grammar() -> None:
     """The examples of --filter-help are filters, and each shows a keyword of its entry."""
     for word in WORDS:
-        Filter(word.example)
+        Filter.of(word.example)
         assert not word.keywords or any(keyword in word.example for keyword in word.keywords)
     assert len(set(KEYWORDS)) == len(KEYWORDS)
 
@@ -159,7 +159,7 @@ def test_precedence_is_that_of_tcpdump() -> None:
 def test_wrong_filters(filter_text: str, sentence: str, at: int) -> None:
     """One sentence, and a caret below what is meant."""
     with pytest.raises(FilterError) as caught:
-        Filter(filter_text)
+        Filter.of(filter_text)
     assert (sentence, at) == (caught.value.sentence, caught.value.at)
     shown, caret = str(caught.value).split("\n")[1:]
     assert f"  {filter_text}" == shown
@@ -177,7 +177,7 @@ def test_what_was_expected_is_said() -> None:
         ("link[5 = 3", "]"),
     ):
         with pytest.raises(FilterError, match="expected") as caught:
-            Filter(filter_text)
+            Filter.of(filter_text)
         assert words in caught.value.sentence
 
 
@@ -190,12 +190,12 @@ def test_nesting_has_a_limit(before: str, after: str) -> None:
     inner = "link[0] = 1" if before in ("1 + (", "-") else "port 7"
     inner, rest = ("link[0]", " = 1") if inner[0] == "l" else (inner, "")
     batch = batch_of([packet.frame for packet in scenario(TALK)])
-    deep = Filter(before * 50 + inner + after * 50 + rest)
+    deep = Filter.of(before * 50 + inner + after * 50 + rest)
     assert [deep.matches(batch, row) for row in range(len(batch))] == deep.mask(batch).tolist()
     assert parse(str(deep)) == deep.tree
     deep.split()
     with pytest.raises(FilterError, match="nested too deeply"):
-        Filter(before * 10_000 + inner + after * 10_000 + rest)
+        Filter.of(before * 10_000 + inner + after * 10_000 + rest)
 
 
 def test_an_error_on_the_command_line() -> None:

@@ -55,12 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say([version()])
     if arguments.list_fields:
         return _list_fields()
-    if arguments.list_interfaces or arguments.doctor:
-        return _look_at_machine(arguments.doctor)
     if arguments.filter_help:
         return _filter_help()
     if arguments.print_program:
         return _print_program(parser, arguments)
+    if arguments.list_interfaces or arguments.doctor:
+        return _look_at_machine(arguments.doctor)
     return _run(parser, arguments)
 
 
@@ -155,14 +155,17 @@ def _filter_help() -> int:
 
 
 def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    """-d: what of the filter the kernel decides, and by which program."""
+    """-d: what of the filter the kernel would decide in this run, and by which program."""
     from vsockdump.filters.errors import FilterError
     from vsockdump.filters.explain import explanation, remarks
 
     try:
         text = _filter_text(parser, arguments)
-        lines = explanation(text, arguments.print_program)
-        for remark in remarks(text) if arguments.print_program > 1 else ():
+        # Packets that are only written need not be tracked; see pipeline.
+        only_written = arguments.write and not (arguments.statistics or arguments.print_packets)
+        keep_state = None if only_written else True
+        lines = explanation(text, arguments.print_program, keep_state)
+        for remark in remarks(text, keep_state) if arguments.print_program > 1 else ():
             print(f"vsockdump: {remark}", file=sys.stderr)
     except FilterError as error:
         print(f"vsockdump: {error}", file=sys.stderr)

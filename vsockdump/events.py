@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final, TypeVar
 
-Item = TypeVar("Item")
 Action = Callable[[], None]
+Item = TypeVar("Item")
 
 
 class _Timer:

@@ -31,6 +31,7 @@ from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
 
 if TYPE_CHECKING:
+    from vsockdump.filters.bpf import Program
     from vsockdump.filters.filter import Filter
     from vsockdump.output.postrotate import PostRotate
 
@@ -45,19 +46,18 @@ def run(config: Config) -> int:
     if nothing could be read, OutputError if the output failed.
     """
     tracker = Tracker(config.max_connections)
-    wanted = _filter(config)
-    selection = None if wanted is None else Selection(str(wanted))
+    wanted = _wanted(config)
     wishes = [wish(text) for text in config.statistics]
-    statistics = [make(text, tracker, selection) for text, _refresh in wishes]
+    statistics = [make(text, tracker, wanted.selection) for text, _refresh in wishes]
     view = _view(config)
     with ExitStack() as held:
         finished = _postrotate(config, held)
         if config.read is None:
             start = _listen(config, wanted, held)
         else:
-            start = _read(config.read, wanted, config.user, held)
+            start = _read(config.read, config.user, held)
         events = held.enter_context(Events(start.source.stop))
-        one = _Run(config, start, tracker, statistics, selection, view, events, finished)
+        one = _Run(config, start, wanted, tracker, statistics, view, events, finished)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
         try:
@@ -70,44 +70,63 @@ def run(config: Config) -> int:
             ) from None
 
 
-def _filter(config: Config) -> "Filter | None":
-    """The filter, if there is one; without one its parser is not loaded."""
-    if not config.filter.strip():
-        return None
-    from vsockdump.filters.filter import Filter
+class _Wanted(NamedTuple):
+    """The filter's halves: a program for the kernel, the rest, what they choose."""
 
-    return Filter(config.filter)
+    program: "Program | None" = None
+    in_kernel: str = ""
+    filter: "Filter | None" = None
+    selection: Selection | None = None
+
+
+def _wanted(config: Config) -> _Wanted:
+    """What the filter asks for; without one its parser is not loaded.
+
+    Live, the kernel decides all it can; where packets are tracked, it lets the connections
+    that may be asked for through as a whole, so that their state and credit stay true.
+    """
+    if not config.filter.strip():
+        return _Wanted()
+    from vsockdump.filters.filter import Filter
+    from vsockdump.filters.printer import text
+
+    whole = Filter.of(config.filter)
+    if config.read is not None:
+        return _Wanted(filter=whole, selection=Selection(str(whole)))
+    halves = whole.split(_tracks(config, whole))
+    in_kernel = text(halves.pushed) if halves.pushed is not None else ""
+    rest = Filter(halves.rest) if halves.rest is not None else None
+    selection = Selection(str(rest) if rest is not None else "", in_kernel)
+    return _Wanted(halves.program, in_kernel, rest, selection)
+
+
+def _tracks(config: Config, wanted: "Filter | None") -> bool:
+    """Whether anything of the run needs connections."""
+    asked = wanted is not None and wanted.needs_tracking
+    return asked or config.print_packets or bool(config.statistics)
 
 
 class _Start(NamedTuple):
-    """A source that is open, and what is to be known of it.
-
-    `filter` is what was left to be decided here, `user` whom the run became, and `why_silent`
-    knows why no packet came.
-    """
+    """A source that is open, whom the run became, what to say, and who knows why it is silent."""
 
     source: Source
-    filter: "Filter | None"
     user: str | None = None
     greeting: str = ""
     why_silent: Callable[[], str] = str
 
 
-def _read(path: str, wanted: "Filter | None", user: str | None, held: ExitStack) -> _Start:
+def _read(path: str, user: str | None, held: ExitStack) -> _Start:
     """A capture file, opened before the rights to do so are given up; `held` closes it."""
     source = held.enter_context(closing(FileReader(path)))
     if user is not None:
         from vsockdump.capture import privileges
 
         privileges.drop(privileges.user_named(user))
-    return _Start(source, wanted, user)
+    return _Start(source, user)
 
 
-def _listen(config: Config, wanted: "Filter | None", held: ExitStack) -> _Start:
+def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
     """A live capture, with the device that it needs; `held` closes both.
-
-    The kernel takes over what it can decide of the filter, but where packets are tracked,
-    only what keeps their connections whole.
 
     All is imported and opened before privileges are dropped: another user need not have
     access to where Python's packages are.
@@ -126,23 +145,14 @@ def _listen(config: Config, wanted: "Filter | None", held: ExitStack) -> _Start:
         for name in ("snaplen", "ring_kib", "block_timeout_ms")
         if (value := getattr(options, name)) is not None
     }
-    settings = Settings(**chosen)
-    if wanted is not None:
-        halves = wanted.split(_tracks(config, wanted), settings.snaplen)
-        settings = settings._replace(program=halves.program)
-        wanted = None if halves.rest is None else wanted.part(halves.rest)
+    settings = Settings(**chosen, program=wanted.program)
     source = held.enter_context(closing(PacketSocket(name, settings)))
     privileges.drop(user)
     who = user.name if user else None
     whose = f", as user {who}" if who else ""
-    greeting = f"listening on {name}{made}{whose}."
-    return _Start(source, wanted, who, greeting, lambda: machine.why_silent(machine.gather()))
-
-
-def _tracks(config: Config, wanted: "Filter | None") -> bool:
-    """Whether anything of the run needs connections."""
-    asked = wanted is not None and wanted.needs_tracking
-    return asked or config.print_packets or bool(config.statistics)
+    passing = f"; the kernel passes only {wanted.in_kernel}" if wanted.in_kernel else ""
+    greeting = f"listening on {name}{made}{whose}{passing}."
+    return _Start(source, who, greeting, lambda: machine.why_silent(machine.gather()))
 
 
 def _postrotate(config: Config, held: ExitStack) -> "PostRotate | None":
@@ -179,9 +189,9 @@ class _Run:
         self,
         config: Config,
         start: _Start,
+        wanted: _Wanted,
         tracker: Tracker,
         statistics: list[Statistic],
-        selection: Selection | None,
         view: Any,
         events: Events,
         finished: "PostRotate | None",
@@ -191,10 +201,10 @@ class _Run:
         self._source = source = start.source
         self._tracker = tracker
         self._statistics = statistics
-        self._selection = selection
+        self._selection = wanted.selection
         self._view = view
-        self._filter = start.filter
-        self._track = _tracks(config, start.filter)
+        self._filter = wanted.filter
+        self._track = _tracks(config, wanted.filter)
         ahead = config.limit and self._filter is not None and self._filter.needs_tracking
         self._scout = Tracker(config.max_connections) if ahead else None
         self._flush = config.line_buffered or source.live

@@ -43,7 +43,7 @@ class FilterTime:
     """What a filter adds to a scan: the time spent in it alone."""
 
     def __init__(self, text: str) -> None:
-        self._filter = Filter(text)
+        self._filter = Filter.of(text)
 
     def best(self, path: str, repeat: int) -> float:
         """Packets per second, the best of some runs."""

@@ -331,3 +331,41 @@ def test_printed_packets_are_not_drawn_over(network: Network) -> None:
     """With -P the tables come between the packets."""
     shown = on_terminal(network, "-P", "-z", "conv,0.1", until=b"1 connection")
     assert b"\033[H" not in shown
+
+
+# --- filters ---------------------------------------------------------------------------------
+
+
+def test_a_filter_runs_in_the_kernel(network: Network, tmp_path: Path) -> None:
+    """Only packets that match are received at all; what is written is what is sent of them."""
+    path = tmp_path / "part.pcap"
+    with Listening(network, "-w", path, "port", "1024", "and", "op", "rw") as listening:
+        assert "the kernel passes only port 1024 and op rw." in listening.err.decode()
+        network.send(REQUEST, DATA, REQUEST, DATA)
+        result = listening.end()
+    assert (0, [2, 2, 0]) == (result.status, counts(result.err))
+    assert [DATA, DATA] == [data for _time, data, _length in written(path)]
+
+
+def test_what_the_kernel_cannot_decide_is_decided_afterwards(network: Network) -> None:
+    """Both directions are let through where a filter asks for state, and no others."""
+    answer = build_frame(HOST, GUEST, Op.RESPONSE, b"")
+    other = build_frame(GUEST, Endpoint(2, 7), Op.REQUEST, b"")
+    with Listening(network, "-t", "src", "port", "1024", "and", "state", "open") as listening:
+        assert "passes only src port 1024 or dst port 1024." in listening.err.decode()
+        network.send(REQUEST, build_frame(Endpoint(3, 9), HOST, Op.RW, b"x"), answer, other, DATA)
+        result = listening.end()
+    assert [1, 4, 0] == counts(result.err)
+    (line,) = result.out.splitlines()
+    assert line.startswith("#1 guest 3:1024 > host:5000 RW 7")
+
+
+def test_statistics_say_what_the_kernel_kept_from_them(network: Network) -> None:
+    """The tables name the kernel's part of the filter, and what chose among the rest."""
+    with Listening(network, "-z", "conv", "port", "1024", "and", "conn", "1") as listening:
+        network.send(REQUEST, build_frame(Endpoint(3, 9), HOST, Op.REQUEST, b""))
+        result = listening.end()
+    assert result.out.startswith("1 connection;")
+    *_, in_kernel, chosen = result.out.splitlines()
+    assert "Seen were only packets that match in the kernel: port 1024" == in_kernel
+    assert chosen.endswith("with all their packets: conn 1")

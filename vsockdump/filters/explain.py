@@ -12,28 +12,28 @@ from vsockdump.filters.tree import Always
 _FORMS: Final = (bpf.listing, bpf.c_source, bpf.decimal)
 
 
-def explanation(source: str, form: int) -> Iterable[str]:
+def explanation(source: str, form: int, keep_state: bool | None = None) -> Iterable[str]:
     """The lines for a filter: -d's with both halves, those of -dd and -ddd the program alone.
 
-    FilterError where it is no filter.
+    `keep_state` is that of kernel.split.  FilterError where it is no filter.
     """
-    halves = _halves(source)
+    halves = _halves(source, keep_state)
     program = list(_FORMS[min(form, len(_FORMS)) - 1](halves.program or compiled(Always(True))))
     if form > 1:
         return program
     return [*_pushed(halves), *program, *_rest(halves)]
 
 
-def remarks(source: str) -> list[str]:
+def remarks(source: str, keep_state: bool | None = None) -> list[str]:
     """What the program alone does not show."""
-    rest = _halves(source).rest
+    rest = _halves(source, keep_state).rest
     return (
         [] if rest is None else [f"the program leaves this to be decided afterwards: {text(rest)}"]
     )
 
 
-def _halves(source: str) -> Split:
-    return split(Filter(source).tree) if source.strip() else Split(None, None, None)
+def _halves(source: str, keep_state: bool | None) -> Split:
+    return split(Filter.of(source).tree, keep_state) if source.strip() else Split(None, None, None)
 
 
 def _pushed(halves: Split) -> Iterator[str]:

@@ -3,7 +3,6 @@
 Importing this module loads the parser; do so only where a filter was given.
 """
 
-from copy import copy
 from functools import cached_property
 
 from vsockdump.batch import Batch
@@ -20,23 +19,19 @@ from vsockdump.filters.tree import Node, leaves
 
 
 class Filter:
-    """A filter from its text; FilterError where it is none.
+    """What a tree asks for: `tree` is what was written, `lowered` what it means."""
 
-    `tree` is what was written, `lowered` what it means.
-    """
+    def __init__(self, tree: Node) -> None:
+        self.tree = tree
+        self.lowered: Node = lowered(tree)
 
-    def __init__(self, source: str) -> None:
-        self.tree: Node = parse(source)
-        self.lowered: Node = lowered(self.tree)
-        if is_contradiction(self.lowered):
+    @classmethod
+    def of(cls, source: str) -> "Filter":
+        """The filter of a text; FilterError where it is none or can match nothing."""
+        made = cls(parse(source))
+        if is_contradiction(made.lowered):
             raise FilterError("No packet can match this filter.", source, 0, len(source))
-
-    def part(self, tree: Node) -> "Filter":
-        """The filter that a part of this one is, as `split` leaves it."""
-        part = copy(self)
-        part.__dict__.pop("needs_tracking", None)
-        part.tree, part.lowered = tree, lowered(tree)
-        return part
+        return made
 
     def __str__(self) -> str:
         return text(self.tree)

@@ -93,10 +93,15 @@ def _seconds(text: str) -> float | None:
 
 
 class Selection:
-    """The connections with a packet that a filter chose; `text` is the filter."""
+    """The connections with a packet that a filter chose.
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    `text` is the filter, "" where the kernel has decided it all; `in_kernel` what of it the
+    kernel decided.
+    """
+
+    def __init__(self, text: str, in_kernel: str = "") -> None:
+        self._text = text
+        self._in_kernel = in_kernel
         self._chosen = np.zeros(1024, np.bool_)  # by number; 0 is no connection
 
     def add(self, batch: Batch, mask: Mask | None) -> None:
@@ -112,6 +117,15 @@ class Selection:
 
     def __contains__(self, number: int) -> bool:
         return number < len(self._chosen) and bool(self._chosen[number])
+
+    def notes(self, sentence: str) -> list[str]:
+        """What a result covers; `sentence` says what the filter means for it."""
+        notes = []
+        if self._in_kernel:
+            notes.append(f"Seen were only packets that match in the kernel: {self._in_kernel}")
+        if self._text:
+            notes.append(f"{sentence}: {self._text}")
+        return notes
 
 
 def make(text: str, tracker: Tracker, selection: Selection | None = None) -> Statistic:
@@ -234,13 +248,13 @@ class _OfStore:
 
     def _notes(self) -> list[str]:
         """What the table leaves out."""
-        if self._selection is None:
-            return self._forgotten()
-        return [
-            "Only connections with a packet that matches the filter are listed, with all their"
-            f" packets: {self._selection.text}",
-            *self._forgotten(),
-        ]
+        notes = []
+        if self._selection is not None:
+            notes = self._selection.notes(
+                "Only connections with a packet that matches the filter are listed, with all"
+                " their packets"
+            )
+        return [*notes, *self._forgotten()]
 
     def _forgotten(self) -> list[str]:
         store = self._tracker.store
@@ -661,12 +675,11 @@ class Intervals:
         )
         notes = []
         if self._selection is not None:
-            notes.append(f"Only packets that match the filter count: {self._selection.text}")
+            notes = self._selection.notes("Only packets that match the filter count")
         if self._outside:
-            notes = [
-                *notes,
-                f"{self._outside} packets lie before the first or behind the last interval.",
-            ]
+            notes.append(
+                f"{self._outside} packets lie before the first or behind the last interval."
+            )
         yield from render(Table(title, _IO_COLUMNS, rows, notes), colour)
 
     def json_lines(self) -> Iterator[str]:
