@@ -49,13 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.SIG_DFL)
     _open_standard_streams()
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    # A filter is words between, before or behind the options, as for tcpdump.
+    arguments = parser.parse_intermixed_args(argv)
     if arguments.version:
         return _say([version()])
     if arguments.list_fields:
         return _list_fields()
     if arguments.list_interfaces or arguments.doctor:
         return _look_at_machine(arguments.doctor)
+    if arguments.filter_help:
+        return _filter_help()
+    if arguments.print_program:
+        return _print_program(parser, arguments)
     return _run(parser, arguments)
 
 
@@ -92,8 +97,9 @@ def _discard_output() -> None:
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.capture.errors import CaptureError
+    from vsockdump.fields import FieldError
+    from vsockdump.filters.errors import FilterError
     from vsockdump.output.errors import OutputError
-    from vsockdump.output.fields import FieldError
     from vsockdump.output.rotation import RotationError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
@@ -107,7 +113,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         complain(str(error))
         _discard_output()
         return EXIT_INPUT
-    except (FieldError, RotationError, StatisticError) as error:
+    except (FieldError, FilterError, RotationError, StatisticError) as error:
         complain(str(error))
         return EXIT_USAGE
 
@@ -130,7 +136,7 @@ def version() -> str:
 
 
 def _list_fields() -> int:
-    from vsockdump.output.fields import list_fields
+    from vsockdump.fields import list_fields
 
     return _say(list_fields())
 
@@ -140,6 +146,56 @@ def _look_at_machine(doctor: bool) -> int:
 
     facts = machine.gather()
     return _say(machine.doctor(facts) if doctor else machine.report(facts))
+
+
+def _filter_help() -> int:
+    from vsockdump.filters.words import help_lines
+
+    return _say(help_lines())
+
+
+def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """-d: what of the filter the kernel decides, and by which program."""
+    from vsockdump.filters.errors import FilterError
+    from vsockdump.filters.explain import explanation, remarks
+
+    try:
+        text = _filter_text(parser, arguments)
+        lines = explanation(text, arguments.print_program)
+        for remark in remarks(text) if arguments.print_program > 1 else ():
+            print(f"vsockdump: {remark}", file=sys.stderr)
+    except FilterError as error:
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return _say(lines)
+
+
+def _filter_text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
+    """The filter from the command line or from -F's file, "" if there is none."""
+    if arguments.filter_file is None:
+        return _joined(arguments.filter)
+    if arguments.filter:
+        parser.error("give a filter on the command line or with -F FILE, not both")
+    try:
+        with open(arguments.filter_file, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        parser.error(f"the filter {arguments.filter_file} cannot be read: {reason}")
+
+
+def _joined(words: Sequence[str]) -> str:
+    """The words of the command line as one filter.
+
+    The shell takes quotes away; the words that need them, the text after `contains` or
+    `matches`, get them back.
+    """
+    parts: list[str] = []
+    for word in words:
+        if parts and parts[-1] in ("contains", "matches") and word[:1] not in ('"', "/"):
+            word = '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        parts.append(word)
+    return " ".join(parts)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -226,6 +282,18 @@ def _parser() -> argparse.ArgumentParser:
         help="become USER when all is open (default under sudo: who ran it)",
     )
     add("--duration", metavar="SECONDS", type=_seconds, default=0, help="stop after this time")
+    chosen = parser.add_argument_group("filter")
+    add = chosen.add_argument
+    add("filter", nargs="*", metavar="FILTER", help="only the packets that match")
+    add("-F", dest="filter_file", metavar="FILE", help="take the filter from this file")
+    add("--filter-help", action="store_true", help="explain the words of filters")
+    add(
+        "-d",
+        dest="print_program",
+        action="count",
+        default=0,
+        help="print how the kernel decides the filter, and stop; -dd in C, -ddd in decimal",
+    )
     lines = parser.add_argument_group("packet lines")
     add = lines.add_argument
     add("-n", dest="numeric", action="store_true", help="context ids as numbers, not names")
@@ -410,6 +478,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         statistics=statistics,
         print_packets=prints,
         limit=arguments.limit,
+        filter=_filter_text(parser, arguments),
         text=TextOptions(
             times=min(arguments.times, 5),
             quiet=arguments.quiet,

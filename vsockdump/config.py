@@ -25,8 +25,9 @@ class Config(NamedTuple):
 
     Without `read` an interface is captured, `live` says how.  `user` is whom to become (-Z).
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
-    arguments of -z.  `limit` stops after so many packets, 0 means all.  `rotation` makes
-    several files of what is written, each of which the command `postrotate` gets.
+    arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
+    of a filter, "" lets all packets through.  `rotation` makes several files of what is
+    written, each of which the command `postrotate` gets.
     """
 
     read: str | None
@@ -37,6 +38,7 @@ class Config(NamedTuple):
     statistics: tuple[str, ...] = ()
     print_packets: bool = True
     limit: int = 0
+    filter: str = ""
     text: TextOptions = TextOptions()
     data: bool = False
     line_buffered: bool = False

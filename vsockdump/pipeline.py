@@ -17,20 +17,21 @@ from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.read_ahead import ahead
 from vsockdump.capture.reader import FileReader
 from vsockdump.capture.source import Source
-from vsockdump.columns import foreign
+from vsockdump.columns import Mask, foreign
 from vsockdump.config import Config
 from vsockdump.events import Events
 from vsockdump.output.capture_file import CaptureFile
-from vsockdump.output.errors import cannot_write
+from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
-from vsockdump.output.statistics import Statistic, make, wish
+from vsockdump.output.statistics import Selection, Statistic, make, wish
 from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
 
 if TYPE_CHECKING:
+    from vsockdump.filters.filter import Filter
     from vsockdump.output.postrotate import PostRotate
 
 EXIT_OK = 0
@@ -40,46 +41,73 @@ EXIT_INPUT = 1
 def run(config: Config) -> int:
     """Carry out a run; returns the exit status.
 
-    Raises StatisticError or FieldError before anything is read, CaptureError if nothing
-    could be read, OutputError if the output failed.
+    Raises StatisticError, FieldError or FilterError before anything is read, CaptureError
+    if nothing could be read, OutputError if the output failed.
     """
     tracker = Tracker(config.max_connections)
+    wanted = _filter(config)
+    selection = None if wanted is None else Selection(str(wanted))
     wishes = [wish(text) for text in config.statistics]
-    statistics = [make(text, tracker) for text, _refresh in wishes]
+    statistics = [make(text, tracker, selection) for text, _refresh in wishes]
     view = _view(config)
     with ExitStack() as held:
         finished = _postrotate(config, held)
         if config.read is None:
-            start = _listen(config, held)
+            start = _listen(config, wanted, held)
         else:
-            start = _read(config.read, config.user, held)
+            start = _read(config.read, wanted, config.user, held)
         events = held.enter_context(Events(start.source.stop))
-        one = _Run(config, start, tracker, statistics, view, events, finished)
+        one = _Run(config, start, tracker, statistics, selection, view, events, finished)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
-        return one.run()
+        try:
+            return one.run()
+        except OutputError as error:
+            if not (error.denied and start.user):
+                raise
+            raise OutputError(
+                f"{str(error)[:-1]} for user {start.user}; -Z root keeps root's rights."
+            ) from None
+
+
+def _filter(config: Config) -> "Filter | None":
+    """The filter, if there is one; without one its parser is not loaded."""
+    if not config.filter.strip():
+        return None
+    from vsockdump.filters.filter import Filter
+
+    return Filter(config.filter)
 
 
 class _Start(NamedTuple):
-    """A source that is open, what to say of it, and who knows why it gave no packet."""
+    """A source that is open, and what is to be known of it.
+
+    `filter` is what was left to be decided here, `user` whom the run became, and `why_silent`
+    knows why no packet came.
+    """
 
     source: Source
+    filter: "Filter | None"
+    user: str | None = None
     greeting: str = ""
     why_silent: Callable[[], str] = str
 
 
-def _read(path: str, user: str | None, held: ExitStack) -> _Start:
+def _read(path: str, wanted: "Filter | None", user: str | None, held: ExitStack) -> _Start:
     """A capture file, opened before the rights to do so are given up; `held` closes it."""
     source = held.enter_context(closing(FileReader(path)))
     if user is not None:
         from vsockdump.capture import privileges
 
         privileges.drop(privileges.user_named(user))
-    return _Start(source)
+    return _Start(source, wanted, user)
 
 
-def _listen(config: Config, held: ExitStack) -> _Start:
+def _listen(config: Config, wanted: "Filter | None", held: ExitStack) -> _Start:
     """A live capture, with the device that it needs; `held` closes both.
+
+    The kernel takes over what it can decide of the filter, but where packets are tracked,
+    only what keeps their connections whole.
 
     All is imported and opened before privileges are dropped: another user need not have
     access to where Python's packages are.
@@ -98,12 +126,23 @@ def _listen(config: Config, held: ExitStack) -> _Start:
         for name in ("snaplen", "ring_kib", "block_timeout_ms")
         if (value := getattr(options, name)) is not None
     }
-    source = held.enter_context(closing(PacketSocket(name, Settings(**chosen))))
+    settings = Settings(**chosen)
+    if wanted is not None:
+        halves = wanted.split(_tracks(config, wanted), settings.snaplen)
+        settings = settings._replace(program=halves.program)
+        wanted = None if halves.rest is None else wanted.part(halves.rest)
+    source = held.enter_context(closing(PacketSocket(name, settings)))
     privileges.drop(user)
-    whose = f", as user {user.name}" if user else ""
-    return _Start(
-        source, f"listening on {name}{made}{whose}.", lambda: machine.why_silent(machine.gather())
-    )
+    who = user.name if user else None
+    whose = f", as user {who}" if who else ""
+    greeting = f"listening on {name}{made}{whose}."
+    return _Start(source, wanted, who, greeting, lambda: machine.why_silent(machine.gather()))
+
+
+def _tracks(config: Config, wanted: "Filter | None") -> bool:
+    """Whether anything of the run needs connections."""
+    asked = wanted is not None and wanted.needs_tracking
+    return asked or config.print_packets or bool(config.statistics)
 
 
 def _postrotate(config: Config, held: ExitStack) -> "PostRotate | None":
@@ -127,6 +166,14 @@ def _view(config: Config) -> Any:
     return TextView(config.text)
 
 
+_Chosen = tuple[Batch, Mask | None]  # a batch, and which of its packets are wanted (None: all)
+
+
+def _count(batch: Batch, mask: Mask | None) -> int:
+    """How many packets of a batch are chosen."""
+    return len(batch) if mask is None else int(np.count_nonzero(mask))
+
+
 class _Run:
     def __init__(
         self,
@@ -134,6 +181,7 @@ class _Run:
         start: _Start,
         tracker: Tracker,
         statistics: list[Statistic],
+        selection: Selection | None,
         view: Any,
         events: Events,
         finished: "PostRotate | None",
@@ -143,14 +191,17 @@ class _Run:
         self._source = source = start.source
         self._tracker = tracker
         self._statistics = statistics
+        self._selection = selection
         self._view = view
-        self._track = bool(statistics) or view is not None
+        self._filter = start.filter
+        self._track = _tracks(config, start.filter)
+        ahead = config.limit and self._filter is not None and self._filter.needs_tracking
+        self._scout = Tracker(config.max_connections) if ahead else None
         self._flush = config.line_buffered or source.live
-        self._vsock = self._foreign = 0
+        self._vsock = self._foreign = self._chosen = 0
         self._events = events
         self._finished = finished
         self._out = _Stdout()
-
         self._progress = LiveProgress(source)
         self._shown = 0  # how often statistics were shown
         # Packets that scroll by, and programs that read, get one table after the other.
@@ -199,7 +250,7 @@ class _Run:
         """How much was captured and lost, as tcpdump says it."""
         self._progress.clear()
         counts = self._source.counts()
-        say(f"{counted(self._vsock + self._foreign, 'packet')} captured")
+        say(f"{counted(self._chosen, 'packet')} captured")
         if counts is not None:
             say(f"{counted(counts.received, 'packet')} received by filter")
             say(f"{counted(counts.dropped, 'packet')} dropped by kernel")
@@ -218,8 +269,8 @@ class _Run:
             self._out.write("\t".join(config.fields).encode() + b"\n")
         try:
             with closing(self._batches()) as batches:
-                for batch in batches:
-                    self._take(batch, writer)
+                for batch, mask in batches:
+                    self._take(batch, mask, writer)
                     if writer is not None and writer.full:
                         complain(f"stopped after {counted(writer.files, 'file')}, as -W asks.")
                         break
@@ -229,50 +280,80 @@ class _Run:
             return EXIT_INPUT
         return EXIT_OK
 
-    def _batches(self) -> Generator[Batch]:
-        """The source's batches, tracked, up to -c packets.
+    def _batches(self) -> Generator[_Chosen]:
+        """The source's batches, tracked, with what the filter chooses.
 
         Those of a large file are tracked in a thread, beside what is made of them here.
         """
-        batches, kept = self._tracked_batches(), self._source.kept
-        if self._track and kept > 1:
+        batches, kept = self._chosen_batches(), self._source.kept
+        if kept > 1 and (self._track or self._filter):
             batches = ahead(batches, kept)
         with closing(batches), Progress(self._source, self._view is not None) as progress:
-            for batch in self._events.until_stopped(batches):
+            for chosen in self._events.until_stopped(batches):
                 progress.update(self._source.packets)
-                yield batch
+                yield chosen
 
-    def _tracked_batches(self) -> Generator[Batch]:
-        left = self._config.limit or None
+    def _chosen_batches(self) -> Generator[_Chosen]:
+        """The same, up to -c packets that are chosen."""
+        left = self._config.limit
         for batch in self._source.batches():
-            if left is not None and len(batch) >= left:
-                yield self._tracked(batch.head(left))
+            if not left:
+                yield self._filtered(batch)
+                continue
+            batch, mask = self._filtered(self._cut(batch, left))
+            yield batch, mask
+            left -= _count(batch, mask)
+            if not left:
                 return
-            yield self._tracked(batch)
-            if left is not None:
-                left -= len(batch)
 
-    def _tracked(self, batch: Batch) -> Batch:
+    def _filtered(self, batch: Batch) -> _Chosen:
         if self._track:
-            self._tracker.set_taps([place.tap for place in self._source.interfaces])
-            self._tracker.track(batch)
-        return batch
+            self._track_by(self._tracker, batch)
+        return batch, None if self._filter is None else self._filter.mask(batch)
 
-    def _take(self, batch: Batch, writer: CaptureFile | None) -> None:
+    def _track_by(self, tracker: Tracker, batch: Batch) -> None:
+        tracker.set_taps([place.tap for place in self._source.interfaces])
+        tracker.track(batch)
+
+    def _cut(self, batch: Batch, left: int) -> Batch:
+        """The batch up to the last packet that -c allows.
+
+        Where the filter asks what only tracking tells, a tracker of its own runs ahead, so
+        that the other one never sees the packets behind the last.
+        """
+        if self._filter is None:
+            return batch.head(left)
+        if self._scout is not None:
+            self._track_by(self._scout, batch)
+        found = np.flatnonzero(self._filter.mask(batch))
+        return batch if len(found) < left else batch.head(int(found[left - 1]) + 1)
+
+    def _take(self, batch: Batch, mask: Mask | None, writer: CaptureFile | None) -> None:
         if writer is not None:
-            taken = writer.write(batch)
+            taken = writer.write(batch, None if mask is None else np.flatnonzero(mask))
             if taken < len(batch):
-                batch = batch.head(taken)
+                batch, mask = batch.head(taken), None if mask is None else mask[:taken]
         self._foreign += batch.foreign
         self._vsock += len(batch) - batch.foreign
+        self._chosen += _count(batch, mask)
+        if self._selection is not None and self._statistics:
+            self._selection.add(batch, mask)
         for statistic in self._statistics:
-            statistic.add(batch)
+            statistic.add(batch, mask)
         if self._view is not None and len(batch) > batch.foreign:
-            chosen = np.flatnonzero(~foreign(batch)) if batch.foreign else None
-            for piece in self._view.write(batch, chosen):
-                self._out.write(piece)
-            if self._flush:
-                self._out.flush()
+            self._print_packets(batch, mask)
+
+    def _print_packets(self, batch: Batch, mask: Mask | None) -> None:
+        """Print the vsock packets that are chosen."""
+        if batch.foreign:
+            mask = ~foreign(batch) if mask is None else mask & ~foreign(batch)
+        chosen = None if mask is None else np.flatnonzero(mask)
+        if chosen is not None and not len(chosen):
+            return
+        for piece in self._view.write(batch, chosen):
+            self._out.write(piece)
+        if self._flush:
+            self._out.flush()
 
     def _print_statistics(self) -> None:
         """The result, at the end."""
