@@ -41,7 +41,6 @@ _BEHIND = cython.declare(cython.Py_ssize_t[3], [0, 0, 4])
 _BLOCK_TYPE = cython.declare(cython.uint, 6)
 _NO_TIMESTAMP = cython.declare(cython.longlong, NO_TIME)
 _BILLION = cython.declare(cython.longlong, 10**9)
-_LOW_WORD = cython.declare(cython.longlong, 0xFFFFFFFF)
 
 _BUFFER = 1 << 18  # fits the second-level cache
 
