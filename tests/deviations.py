@@ -20,11 +20,14 @@ VIRTIO_FIELDS: Final = frozenset(name for f in wire.VIRTIO.fields for name in f.
 
 _DAY_S: Final = 86400
 
+BLOCKS_BEFORE: Final = "blocks before"  # a fact of ours: lines before that are no packets'
+
 
 class Deviation(NamedTuple):
     """One difference: with which program, of which fields or columns, where, and why.
 
-    `example` is a scenario whose last packet shows it; "any": a capture of `any` does.
+    `example` is a scenario whose last packet shows it; "any": a capture of `any` does;
+    "blocks": a pcapng file with blocks that are no packets does.
     """
 
     program: str
@@ -39,6 +42,14 @@ def _number(facts: Facts, name: str) -> int:
 
 
 DEVIATIONS: Final = (
+    Deviation(
+        "tshark",
+        frozenset({"frame.number"}),
+        lambda facts: _number(facts, BLOCKS_BEFORE) > 0,
+        "blocks",
+        "Wireshark shows custom blocks and those of the systemd journal as frames of their own"
+        " and counts them. They are no packets: we, tcpdump and capinfos count packets.",
+    ),
     Deviation(
         "tshark",
         MONITOR_FIELDS | VIRTIO_FIELDS | {"vsock.payload"},

@@ -33,8 +33,12 @@ class Result(NamedTuple):
 
 
 def environment(tz: str = "UTC", **more: str) -> dict[str, str]:
-    """The environment of a run: a fixed time zone, and nothing that changes colours."""
-    kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    """The environment of a run: a fixed time zone, and nothing that changes colours or the user."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "NO_COLOR" and not name.startswith("SUDO_")
+    }
     return {**kept, "TZ": tz, "TERM": "xterm", "LC_ALL": "C.UTF-8", **more}
 
 

@@ -47,8 +47,13 @@ def test_version_says_how_it_was_built() -> None:
         ["-r"],
         ["-r", REFUSED, "-i", "vsockmon0"],
         ["-r", REFUSED, "--duration", "5"],
-        ["-s", "0"],
-        ["-B", "-1"],
+        ["-s", "262145"],
+        ["-B", "0"],
+        ["-B", "4194304"],
+        ["--block-timeout", "60001"],
+        ["-r", REFUSED, "-z", "conv,soon"],
+        ["-r", REFUSED, "-z", "conv,0"],
+        ["-r", REFUSED, "-z", "credit,1,2,3"],
         ["--duration", "never"],
         ["-r", REFUSED, "--no-such-option"],
         ["-r", REFUSED, "-c", "0"],
@@ -204,6 +209,14 @@ def test_full_stdout_is_said() -> None:
             assert process.stderr
             check_complaint(process.stderr.read().decode())
             assert 1 == process.wait(TIME_LIMIT_S)
+
+
+def test_this_machine_is_looked_at() -> None:
+    """-D and --doctor say something of any machine, and nothing on stderr."""
+    for option in ("-D", "--list-interfaces", "--doctor"):
+        result = run(option)
+        assert (0, "") == (result.status, result.err)
+        assert result.out
 
 
 def test_no_progress_without_a_terminal() -> None:

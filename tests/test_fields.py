@@ -8,7 +8,7 @@ from running import CAPTURES, Pcapng, Raw, lines, pcap_file, run
 from scenario import parse
 
 from vsockdump import wire
-from vsockdump.output.fields import BY_NAME, FIELDS
+from vsockdump.fields import BY_NAME, FIELDS
 
 FAKEGUEST = CAPTURES / "k61_fakeguest.pcap"
 SMALL = CAPTURES / "k612_small_buf.pcap"

@@ -9,7 +9,7 @@ from running import ALL_CAPTURES, CAPTURES, Pcapng, Raw, lines, packets_of, pcap
 from scenario import parse
 
 from vsockdump import wire
-from vsockdump.output.fields import BY_NAME
+from vsockdump.fields import BY_NAME
 
 # The documented keys, in the order of the line; the README explains them.
 KEYS = """

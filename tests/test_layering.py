@@ -16,6 +16,8 @@ RANKS = (
     ("address", "amounts", "batch"),
     ("columns", "capture", "track", "layers"),
     ("findings",),
+    ("fields",),
+    ("filters",),
     ("output",),
     ("config", "library"),
     ("events",),
@@ -89,4 +91,4 @@ def test_reading_a_capture_loads_neither_scapy_nor_rich() -> None:
     """Printing packets is no reason to load them."""
     capture = PACKAGE.parent / "captures" / "k612_refused.pcap"
     code = f"from vsockdump.cli import main; main(['-r', {str(capture)!r}, '-z', 'conv'])"
-    assert set() == loaded(code) & {"scapy", "rich", "textual"}
+    assert set() == loaded(code) & {"scapy", "rich", "textual", "lark"}

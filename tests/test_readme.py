@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from running import run
 
-from vsockdump.output.fields import FIELDS
+from vsockdump.fields import FIELDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

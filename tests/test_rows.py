@@ -1,32 +1,17 @@
 """The row writer against Python's own formatting, compiled and as Python runs its source."""
 
-import importlib.util
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from builds import uncompiled
 from hypothesis import given
 from hypothesis import strategies as st
 
 import vsockdump.output.rows
 from vsockdump.output.rows import Kind
 
-
-def _source() -> ModuleType:
-    """The writer's source, run as Python even where the compiled module is installed."""
-    path = Path(vsockdump.output.__file__ or "").parent / "rows.py"
-    loader = SourceFileLoader("uncompiled_rows", str(path))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
-MODULES: dict[str, Any] = {"installed": vsockdump.output.rows, "source": _source()}
+MODULES: dict[str, Any] = {"installed": vsockdump.output.rows, "source": uncompiled("output.rows")}
 U64 = st.integers(0, 2**64 - 1) | st.integers(0, 20).map(lambda power: 10**power % 2**64)
 I64 = st.integers(-(2**63), 2**63 - 1) | st.integers(-(10**10), 10**10)
 

@@ -15,16 +15,14 @@ that the state says as well.
 Rules for editors: the helpers hold no opinion about what is right.
 """
 
-import importlib.util
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
+import builds
 import numpy as np
 from scenario import Packet, parse
 from simulator import Captured, pcap_bytes
@@ -53,16 +51,9 @@ _UNTOLD: Final = int(
 )
 
 
-@cache
 def uncompiled(name: str) -> ModuleType:
     """The source of a compiled module of vsockdump.track, run as ordinary Python."""
-    path = Path(vsockdump.track.__file__ or "").parent / f"{name}.py"
-    loader = SourceFileLoader(f"uncompiled_{name}", str(path))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return builds.uncompiled(f"track.{name}")
 
 
 # --- packets in ------------------------------------------------------------------------

@@ -65,13 +65,17 @@ class LinkKind(IntEnum):
 
 
 class Known(IntFlag):
-    """Which of a tracked row's counters hold; the others are unknown, not zero."""
+    """Which of a tracked row's counters hold; the others are unknown, not zero.
+
+    BEGINNING: the connection began in the capture, not before it.
+    """
 
     TX_CNT = 1
     IN_FLIGHT = 2
     FREE = 4
     GRANTED = 8
     SIDE = 16
+    BEGINNING = 32
 
 
 def header_dtype(header: Header, align: bool = False) -> np.dtype[np.void]:

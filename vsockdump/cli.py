@@ -16,17 +16,28 @@ from vsockdump import __version__
 
 if TYPE_CHECKING:
     from vsockdump.config import Config, LiveOptions
+    from vsockdump.output.rotation import RingBuffer, Savefiles
 
 EXIT_INPUT = 1
 EXIT_USAGE = 2
 
-_COMPILED_MODULES = ("capture.scan", "track.tracker", "track.window", "output.rows")
+_LONGEST = 262144  # bytes of a packet, as in tcpdump
+_LARGEST_RING_KIB = (4 << 20) - 1  # places in the ring are 32-bit numbers
+_LONGEST_TIMEOUT_MS = 60_000
+
+_COMPILED_MODULES = (
+    "capture.scan",
+    "track.tracker",
+    "track.window",
+    "output.rows",
+    "output.packet_records",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run vsockdump; returns the exit status.
 
-    0 done, 1 bad input or failed output, 2 wrong usage.
+    0 done, 1 bad input, failed capture or output, 2 wrong usage.
     """
     # Threads of NumPy's linear algebra, which is not used here, cost start-up and memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -38,11 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.SIG_DFL)
     _open_standard_streams()
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    # A filter is words between, before or behind the options, as for tcpdump.
+    arguments = parser.parse_intermixed_args(argv)
     if arguments.version:
         return _say([version()])
     if arguments.list_fields:
         return _list_fields()
+    if arguments.filter_help:
+        return _filter_help()
+    if arguments.print_program:
+        return _print_program(parser, arguments)
     if arguments.list_interfaces or arguments.doctor:
         return _look_at_machine(arguments.doctor)
     return _run(parser, arguments)
@@ -81,8 +97,10 @@ def _discard_output() -> None:
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.capture.errors import CaptureError
+    from vsockdump.fields import FieldError
+    from vsockdump.filters.errors import FilterError
     from vsockdump.output.errors import OutputError
-    from vsockdump.output.fields import FieldError
+    from vsockdump.output.rotation import RotationError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
 
@@ -95,7 +113,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         complain(str(error))
         _discard_output()
         return EXIT_INPUT
-    except (FieldError, StatisticError) as error:
+    except (FieldError, FilterError, RotationError, StatisticError) as error:
         complain(str(error))
         return EXIT_USAGE
 
@@ -118,7 +136,7 @@ def version() -> str:
 
 
 def _list_fields() -> int:
-    from vsockdump.output.fields import list_fields
+    from vsockdump.fields import list_fields
 
     return _say(list_fields())
 
@@ -128,6 +146,59 @@ def _look_at_machine(doctor: bool) -> int:
 
     facts = machine.gather()
     return _say(machine.doctor(facts) if doctor else machine.report(facts))
+
+
+def _filter_help() -> int:
+    from vsockdump.filters.words import help_lines
+
+    return _say(help_lines())
+
+
+def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """-d: what of the filter the kernel would decide in this run, and by which program."""
+    from vsockdump.filters.errors import FilterError
+    from vsockdump.filters.explain import explanation, remarks
+
+    try:
+        text = _filter_text(parser, arguments)
+        # Packets that are only written need not be tracked; see pipeline.
+        only_written = arguments.write and not (arguments.statistics or arguments.print_packets)
+        keep_state = None if only_written else True
+        lines = explanation(text, arguments.print_program, keep_state)
+        for remark in remarks(text, keep_state) if arguments.print_program > 1 else ():
+            print(f"vsockdump: {remark}", file=sys.stderr)
+    except FilterError as error:
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return _say(lines)
+
+
+def _filter_text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
+    """The filter from the command line or from -F's file, "" if there is none."""
+    if arguments.filter_file is None:
+        return _joined(arguments.filter)
+    if arguments.filter:
+        parser.error("give a filter on the command line or with -F FILE, not both")
+    try:
+        with open(arguments.filter_file, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        parser.error(f"the filter {arguments.filter_file} cannot be read: {reason}")
+
+
+def _joined(words: Sequence[str]) -> str:
+    """The words of the command line as one filter.
+
+    The shell takes quotes away; the words that need them, the text after `contains` or
+    `matches`, get them back.
+    """
+    parts: list[str] = []
+    for word in words:
+        if parts and parts[-1] in ("contains", "matches") and word[:1] not in ('"', "/"):
+            word = '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        parts.append(word)
+    return " ".join(parts)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,7 +212,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="vsockdump",
         allow_abbrev=False,
         description="Packet analyzer for AF_VSOCK.",
-        epilog="Exit status: 0 done, 1 bad input or failed output, 2 wrong usage.",
+        epilog="Without -r a vsock monitor is captured live.  Exit status: 0 done, 1 bad input,"
+        " failed capture or output, 2 wrong usage.",
     )
     add = parser.add_argument
     add("--version", action="store_true", help="print the version and how it was built")
@@ -151,15 +223,52 @@ def _parser() -> argparse.ArgumentParser:
     add("-i", dest="interface", metavar="IFACE", help="capture on this vsock monitor")
     add("-w", dest="write", metavar="FILE", help="write the packets to this capture; - is stdout")
     add("-c", dest="limit", metavar="N", type=_positive, default=0, help="stop after N packets")
-    add("-U", dest="packet_buffered", action="store_true", help="flush -w after every batch")
+    add("-U", action="store_true", help="as in tcpdump; here -w never keeps packets back")
+    files = parser.add_argument_group("several files (with -w)")
+    add = files.add_argument
+    add(
+        "-C",
+        dest="megabytes",
+        metavar="MB",
+        type=_positive,
+        help="a new file every MB million bytes",
+    )
+    add(
+        "-G",
+        dest="rotate_s",
+        metavar="SECONDS",
+        type=_positive,
+        help="a new file every SECONDS; the name may hold strftime's %% formats",
+    )
+    add(
+        "-W",
+        dest="files",
+        metavar="N",
+        type=_positive,
+        help="with -C: overwrite the first after N files; with -G: stop after N",
+    )
+    add(
+        "-b",
+        dest="ring_buffer",
+        metavar="KEY:VALUE",
+        action="append",
+        help="as in dumpcap: a new file after filesize:KB, duration:SECONDS, packets:N, or at"
+        " multiples of interval:SECONDS; files:N keeps the last N",
+    )
+    add(
+        "--postrotate-command",
+        dest="postrotate",
+        metavar="COMMAND",
+        help="run COMMAND FILE, without a shell, for every finished file; so does -z COMMAND",
+    )
     live = parser.add_argument_group("live capture")
     add = live.add_argument
-    add("-s", dest="snaplen", metavar="N", type=_positive, help="bytes kept of a packet")
-    add("-B", dest="ring", metavar="KIB", type=_positive, help="ring in KiB (default 32768)")
+    add("-s", dest="snaplen", metavar="N", type=_snaplen, help="bytes kept of a packet; 0 all")
+    add("-B", dest="ring", metavar="KIB", type=_ring, help="ring in KiB (default 32768)")
     add(
         "--block-timeout",
         metavar="MS",
-        type=_positive,
+        type=_timeout,
         help="hand over packets after so many milliseconds (default 100)",
     )
     add(
@@ -176,6 +285,18 @@ def _parser() -> argparse.ArgumentParser:
         help="become USER when all is open (default under sudo: who ran it)",
     )
     add("--duration", metavar="SECONDS", type=_seconds, default=0, help="stop after this time")
+    chosen = parser.add_argument_group("filter")
+    add = chosen.add_argument
+    add("filter", nargs="*", metavar="FILTER", help="only the packets that match")
+    add("-F", dest="filter_file", metavar="FILE", help="take the filter from this file")
+    add("--filter-help", action="store_true", help="explain the words of filters")
+    add(
+        "-d",
+        dest="print_program",
+        action="count",
+        default=0,
+        help="print how the kernel decides the filter, and stop; -dd in C, -ddd in decimal",
+    )
     lines = parser.add_argument_group("packet lines")
     add = lines.add_argument
     add("-n", dest="numeric", action="store_true", help="context ids as numbers, not names")
@@ -213,7 +334,8 @@ def _parser() -> argparse.ArgumentParser:
         dest="statistics",
         metavar="NAME",
         action="append",
-        help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS",
+        help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS;"
+        " with another ,SECONDS it is shown again so often while a capture runs",
     )
     add(
         "-P",
@@ -236,6 +358,25 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _up_to(most: int, text: str) -> int:
+    number = _positive(text)
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{text} is more than {most}")
+    return number
+
+
+def _snaplen(text: str) -> int:
+    return _LONGEST if text == "0" else _up_to(_LONGEST, text)
+
+
+def _ring(text: str) -> int:
+    return _up_to(_LARGEST_RING_KIB, text)
+
+
+def _timeout(text: str) -> int:
+    return _up_to(_LONGEST_TIMEOUT_MS, text)
 
 
 def _seconds(text: str) -> float:
@@ -263,6 +404,46 @@ def _live(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Li
     return options
 
 
+def _rotation(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> "Savefiles | RingBuffer | None":
+    from vsockdump.output.rotation import Savefiles, ring_buffer
+
+    savefiles = arguments.megabytes or arguments.rotate_s
+    if arguments.files and not savefiles:
+        parser.error("-W goes with -C or -G")
+    if not (savefiles or arguments.ring_buffer):
+        return None
+    if savefiles and arguments.ring_buffer:
+        parser.error("-b is dumpcap's way and -C, -G and -W are tcpdump's; use one of them")
+    if arguments.write in (None, "-"):
+        parser.error("-C, -G and -b need -w FILE to name the files after")
+    if arguments.ring_buffer:
+        return ring_buffer(arguments.ring_buffer)
+    return Savefiles(arguments.megabytes or 0, arguments.rotate_s or 0, arguments.files or 0)
+
+
+def _statistics(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, rotates: bool
+) -> tuple[tuple[str, ...], str | None]:
+    """What -z asks for: statistics and, as in tcpdump, a command for finished files.
+
+    Where there are several files, a -z that names no statistic is a command.
+    """
+    from vsockdump.output.statistics import STATISTICS
+
+    wishes = arguments.statistics or ()
+    commands = [wish for wish in wishes if rotates and wish.partition(",")[0] not in STATISTICS]
+    statistics = tuple(wish for wish in wishes if wish not in commands)
+    if arguments.postrotate:
+        commands.append(arguments.postrotate)
+    if commands and not rotates:
+        parser.error("--postrotate-command goes with -C, -G or -b")
+    if len(commands) > 1:
+        parser.error(f"finished files can go to one command only, not to {' and '.join(commands)}")
+    return statistics, commands[0] if commands else None
+
+
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
     from vsockdump.config import Config
     from vsockdump.output.rows import Kind
@@ -278,8 +459,10 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
     for setting in arguments.settings or []:
         if setting not in ("header=y", "header=n"):
             parser.error(f"-E takes header=y or header=n, not {setting}")
-    prints = arguments.print_packets or not (arguments.statistics or arguments.write)
-    if arguments.write == "-" and (prints or arguments.statistics):
+    rotation = _rotation(parser, arguments)
+    statistics, postrotate = _statistics(parser, arguments, rotation is not None)
+    prints = arguments.print_packets or not (statistics or arguments.write)
+    if arguments.write == "-" and (prints or statistics):
         parser.error("-w - and other output cannot both go to stdout")
     dump = None
     if arguments.both:
@@ -295,9 +478,10 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         output=output,
         fields=tuple(arguments.fields or ()),
         header="header=y" in (arguments.settings or ()),
-        statistics=tuple(arguments.statistics or ()),
+        statistics=statistics,
         print_packets=prints,
         limit=arguments.limit,
+        filter=_filter_text(parser, arguments),
         text=TextOptions(
             times=min(arguments.times, 5),
             quiet=arguments.quiet,
@@ -311,7 +495,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         ),
         data=bool(arguments.hex),
         line_buffered=arguments.line_buffered,
-        packet_buffered=arguments.packet_buffered,
+        rotation=rotation,
+        postrotate=postrotate,
         max_connections=arguments.max_connections,
         colour=colour,
         live=_live(parser, arguments),

@@ -14,6 +14,7 @@ from vsockdump.batch import NO_TIME, Batch, Known, Layers, Malformed, Rows
 from vsockdump.wire import Op
 
 Column = NDArray[Any]
+Mask = NDArray[np.bool_]
 OfBatch = Callable[[Batch], Column]
 
 
@@ -32,6 +33,17 @@ def packet_column(name: str) -> OfBatch:
 def header_column(header: str, name: str) -> OfBatch:
     """A column of the monitor (`mon`) or virtio header."""
     return lambda batch: batch.rows[header][name]
+
+
+def address_column(name: str) -> OfBatch:
+    """An address of the virtio header, or where there is none, of the monitor header."""
+
+    def column(batch: Batch) -> Column:
+        inner: Column = batch.rows["virtio"][name]
+        whole = has_virtio(batch)
+        return inner if whole.all() else np.where(whole, inner, batch.rows["mon"][name])
+
+    return column
 
 
 def tracked_column(name: str) -> OfBatch:

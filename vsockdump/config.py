@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from vsockdump.output.rotation import RingBuffer, Savefiles
 from vsockdump.output.text import TextOptions
 
 
@@ -24,7 +25,9 @@ class Config(NamedTuple):
 
     Without `read` an interface is captured, `live` says how.  `user` is whom to become (-Z).
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
-    arguments of -z.  `limit` stops after so many packets, 0 means all.
+    arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
+    of a filter, "" lets all packets through.  `rotation` makes several files of what is
+    written, each of which the command `postrotate` gets.
     """
 
     read: str | None
@@ -35,10 +38,12 @@ class Config(NamedTuple):
     statistics: tuple[str, ...] = ()
     print_packets: bool = True
     limit: int = 0
+    filter: str = ""
     text: TextOptions = TextOptions()
     data: bool = False
     line_buffered: bool = False
-    packet_buffered: bool = False
+    rotation: Savefiles | RingBuffer | None = None
+    postrotate: str | None = None
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()

@@ -10,11 +10,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Final
-
-from vsockdump.batch import Batch
+from typing import Final, TypeVar
 
 Action = Callable[[], None]
+Item = TypeVar("Item")
 
 
 class _Timer:
@@ -66,7 +65,7 @@ class Events:
         self._timers.append(timer)
         self._set_alarm()
 
-    def until_stopped(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def until_stopped(self, batches: Iterator[Item]) -> Iterator[Item]:
         """The batches; signals and timers act while the next one is waited for."""
         while True:
             self._waiting = True

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,18 +17,23 @@ from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.read_ahead import ahead
 from vsockdump.capture.reader import FileReader
 from vsockdump.capture.source import Source
-from vsockdump.columns import foreign
+from vsockdump.columns import Mask, foreign
 from vsockdump.config import Config
 from vsockdump.events import Events
 from vsockdump.output.capture_file import CaptureFile
-from vsockdump.output.errors import cannot_write
+from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
-from vsockdump.output.statistics import Statistic, make, wish
+from vsockdump.output.statistics import Selection, Statistic, make, wish
 from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
+
+if TYPE_CHECKING:
+    from vsockdump.filters.bpf import Program
+    from vsockdump.filters.filter import Filter
+    from vsockdump.output.postrotate import PostRotate
 
 EXIT_OK = 0
 EXIT_INPUT = 1
@@ -37,29 +42,75 @@ EXIT_INPUT = 1
 def run(config: Config) -> int:
     """Carry out a run; returns the exit status.
 
-    Raises StatisticError or FieldError before anything is read, CaptureError if nothing
-    could be read, OutputError if the output failed.
+    Raises StatisticError, FieldError or FilterError before anything is read, CaptureError
+    if nothing could be read, OutputError if the output failed.
     """
     tracker = Tracker(config.max_connections)
+    wanted = _wanted(config)
     wishes = [wish(text) for text in config.statistics]
-    statistics = [make(text, tracker) for text, _refresh in wishes]
+    statistics = [make(text, tracker, wanted.selection) for text, _refresh in wishes]
     view = _view(config)
     with ExitStack() as held:
+        finished = _postrotate(config, held)
         if config.read is None:
-            start = _listen(config, held)
+            start = _listen(config, wanted, held)
         else:
             start = _read(config.read, config.user, held)
         events = held.enter_context(Events(start.source.stop))
-        one = _Run(config, start, tracker, statistics, view, events)
+        one = _Run(config, start, wanted, tracker, statistics, view, events, finished)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
-        return one.run()
+        try:
+            return one.run()
+        except OutputError as error:
+            if not (error.denied and start.user):
+                raise
+            raise OutputError(
+                f"{str(error)[:-1]} for user {start.user}; -Z root keeps root's rights."
+            ) from None
+
+
+class _Wanted(NamedTuple):
+    """The filter's halves: a program for the kernel, the rest, what they choose."""
+
+    program: "Program | None" = None
+    in_kernel: str = ""
+    filter: "Filter | None" = None
+    selection: Selection | None = None
+
+
+def _wanted(config: Config) -> _Wanted:
+    """What the filter asks for; without one its parser is not loaded.
+
+    Live, the kernel decides all it can; where packets are tracked, it lets the connections
+    that may be asked for through as a whole, so that their state and credit stay true.
+    """
+    if not config.filter.strip():
+        return _Wanted()
+    from vsockdump.filters.filter import Filter
+    from vsockdump.filters.printer import text
+
+    whole = Filter.of(config.filter)
+    if config.read is not None:
+        return _Wanted(filter=whole, selection=Selection(str(whole)))
+    halves = whole.split(_tracks(config, whole))
+    in_kernel = text(halves.pushed) if halves.pushed is not None else ""
+    rest = Filter(halves.rest) if halves.rest is not None else None
+    selection = Selection(str(rest) if rest is not None else "", in_kernel)
+    return _Wanted(halves.program, in_kernel, rest, selection)
+
+
+def _tracks(config: Config, wanted: "Filter | None") -> bool:
+    """Whether anything of the run needs connections."""
+    asked = wanted is not None and wanted.needs_tracking
+    return asked or config.print_packets or bool(config.statistics)
 
 
 class _Start(NamedTuple):
-    """A source that is open, what to say of it, and who knows why it gave no packet."""
+    """A source that is open, whom the run became, what to say, and who knows why it is silent."""
 
     source: Source
+    user: str | None = None
     greeting: str = ""
     why_silent: Callable[[], str] = str
 
@@ -71,10 +122,10 @@ def _read(path: str, user: str | None, held: ExitStack) -> _Start:
         from vsockdump.capture import privileges
 
         privileges.drop(privileges.user_named(user))
-    return _Start(source)
+    return _Start(source, user)
 
 
-def _listen(config: Config, held: ExitStack) -> _Start:
+def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
     """A live capture, with the device that it needs; `held` closes both.
 
     All is imported and opened before privileges are dropped: another user need not have
@@ -94,12 +145,25 @@ def _listen(config: Config, held: ExitStack) -> _Start:
         for name in ("snaplen", "ring_kib", "block_timeout_ms")
         if (value := getattr(options, name)) is not None
     }
-    source = held.enter_context(closing(PacketSocket(name, Settings(**chosen))))
+    settings = Settings(**chosen, program=wanted.program)
+    source = held.enter_context(closing(PacketSocket(name, settings)))
     privileges.drop(user)
-    whose = f", as user {user.name}" if user else ""
-    return _Start(
-        source, f"listening on {name}{made}{whose}.", lambda: machine.why_silent(machine.gather())
-    )
+    who = user.name if user else None
+    whose = f", as user {who}" if who else ""
+    passing = f"; the kernel passes only {wanted.in_kernel}" if wanted.in_kernel else ""
+    greeting = f"listening on {name}{made}{whose}{passing}."
+    return _Start(source, who, greeting, lambda: machine.why_silent(machine.gather()))
+
+
+def _postrotate(config: Config, held: ExitStack) -> "PostRotate | None":
+    """The command for finished files; `held` waits for it when all else has been given back."""
+    if config.postrotate is None:
+        return None
+    from vsockdump.output.postrotate import PostRotate
+
+    command = PostRotate(config.postrotate, complain)
+    held.callback(command.wait)
+    return command
 
 
 def _view(config: Config) -> Any:
@@ -112,28 +176,42 @@ def _view(config: Config) -> Any:
     return TextView(config.text)
 
 
+_Chosen = tuple[Batch, Mask | None]  # a batch, and which of its packets are wanted (None: all)
+
+
+def _count(batch: Batch, mask: Mask | None) -> int:
+    """How many packets of a batch are chosen."""
+    return len(batch) if mask is None else int(np.count_nonzero(mask))
+
+
 class _Run:
     def __init__(
         self,
         config: Config,
         start: _Start,
+        wanted: _Wanted,
         tracker: Tracker,
         statistics: list[Statistic],
         view: Any,
         events: Events,
+        finished: "PostRotate | None",
     ) -> None:
         self._config = config
         self._start = start
         self._source = source = start.source
         self._tracker = tracker
         self._statistics = statistics
+        self._selection = wanted.selection
         self._view = view
-        self._track = bool(statistics) or view is not None
+        self._filter = wanted.filter
+        self._track = _tracks(config, wanted.filter)
+        ahead = config.limit and self._filter is not None and self._filter.needs_tracking
+        self._scout = Tracker(config.max_connections) if ahead else None
         self._flush = config.line_buffered or source.live
-        self._vsock = self._foreign = 0
+        self._vsock = self._foreign = self._chosen = 0
         self._events = events
+        self._finished = finished
         self._out = _Stdout()
-
         self._progress = LiveProgress(source)
         self._shown = 0  # how often statistics were shown
         # Packets that scroll by, and programs that read, get one table after the other.
@@ -159,8 +237,7 @@ class _Run:
         if config.write is None:
             status = self._read(None)
         else:
-            flush = config.packet_buffered or self._source.live
-            with closing(CaptureFile(config.write, self._source, flush)) as writer:
+            with closing(self._writer(config.write)) as writer:
                 status = self._read(writer)
         self._progress.clear()
         self._print_statistics()
@@ -171,14 +248,27 @@ class _Run:
             complain(f"stopped after {self._vsock + self._foreign} packets.")
         return status or self._summary()
 
+    def _writer(self, path: str) -> CaptureFile:
+        rotation = self._config.rotation
+        ways = rotation.of(path) if rotation else None
+        writer = CaptureFile(path, self._source, ways, self._finished)
+        if self._source.live and writer.tick_s is not None:
+            self._events.every(writer.tick_s, writer.tick)
+        return writer
+
     def _say_counts(self) -> None:
         """How much was captured and lost, as tcpdump says it."""
         self._progress.clear()
         counts = self._source.counts()
-        say(f"{counted(self._vsock + self._foreign, 'packet')} captured")
+        say(f"{counted(self._chosen, 'packet')} captured")
         if counts is not None:
             say(f"{counted(counts.received, 'packet')} received by filter")
             say(f"{counted(counts.dropped, 'packet')} dropped by kernel")
+            if counts.dropped:
+                complain(
+                    f"the ring was full {counted(counts.freezes, 'time')}; give it more room with"
+                    " -B KIB, or keep less of each packet with -s N."
+                )
 
     def _read(self, writer: CaptureFile | None) -> int:
         """Take all batches; the exit status so far."""
@@ -189,56 +279,91 @@ class _Run:
             self._out.write("\t".join(config.fields).encode() + b"\n")
         try:
             with closing(self._batches()) as batches:
-                for batch in batches:
-                    self._take(batch, writer)
+                for batch, mask in batches:
+                    self._take(batch, mask, writer)
+                    if writer is not None and writer.full:
+                        complain(f"stopped after {counted(writer.files, 'file')}, as -W asks.")
+                        break
         except CaptureError as error:
             self._out.flush()
             complain(str(error))
             return EXIT_INPUT
         return EXIT_OK
 
-    def _batches(self) -> Generator[Batch]:
-        """The source's batches, tracked, up to -c packets.
+    def _batches(self) -> Generator[_Chosen]:
+        """The source's batches, tracked, with what the filter chooses.
 
         Those of a large file are tracked in a thread, beside what is made of them here.
         """
-        batches, kept = self._tracked_batches(), self._source.kept
-        if self._track and kept > 1:
+        batches, kept = self._chosen_batches(), self._source.kept
+        if kept > 1 and (self._track or self._filter):
             batches = ahead(batches, kept)
         with closing(batches), Progress(self._source, self._view is not None) as progress:
-            for batch in self._events.until_stopped(batches):
+            for chosen in self._events.until_stopped(batches):
                 progress.update(self._source.packets)
-                yield batch
+                yield chosen
 
-    def _tracked_batches(self) -> Generator[Batch]:
-        left = self._config.limit or None
+    def _chosen_batches(self) -> Generator[_Chosen]:
+        """The same, up to -c packets that are chosen."""
+        left = self._config.limit
         for batch in self._source.batches():
-            if left is not None and len(batch) >= left:
-                yield self._tracked(batch.head(left))
+            if not left:
+                yield self._filtered(batch)
+                continue
+            batch, mask = self._filtered(self._cut(batch, left))
+            yield batch, mask
+            left -= _count(batch, mask)
+            if not left:
                 return
-            yield self._tracked(batch)
-            if left is not None:
-                left -= len(batch)
 
-    def _tracked(self, batch: Batch) -> Batch:
+    def _filtered(self, batch: Batch) -> _Chosen:
         if self._track:
-            self._tracker.set_taps([place.tap for place in self._source.interfaces])
-            self._tracker.track(batch)
-        return batch
+            self._track_by(self._tracker, batch)
+        return batch, None if self._filter is None else self._filter.mask(batch)
 
-    def _take(self, batch: Batch, writer: CaptureFile | None) -> None:
+    def _track_by(self, tracker: Tracker, batch: Batch) -> None:
+        tracker.set_taps([place.tap for place in self._source.interfaces])
+        tracker.track(batch)
+
+    def _cut(self, batch: Batch, left: int) -> Batch:
+        """The batch up to the last packet that -c allows.
+
+        Where the filter asks what only tracking tells, a tracker of its own runs ahead, so
+        that the other one never sees the packets behind the last.
+        """
+        if self._filter is None:
+            return batch.head(left)
+        if self._scout is not None:
+            self._track_by(self._scout, batch)
+        found = np.flatnonzero(self._filter.mask(batch))
+        return batch if len(found) < left else batch.head(int(found[left - 1]) + 1)
+
+    def _take(self, batch: Batch, mask: Mask | None, writer: CaptureFile | None) -> None:
+        if writer is not None:
+            taken = writer.write(batch, None if mask is None else np.flatnonzero(mask))
+            if taken < len(batch):
+                batch, mask = batch.head(taken), None if mask is None else mask[:taken]
         self._foreign += batch.foreign
         self._vsock += len(batch) - batch.foreign
-        if writer is not None:
-            writer.write(batch)
+        self._chosen += _count(batch, mask)
+        if self._selection is not None and self._statistics:
+            self._selection.add(batch, mask)
         for statistic in self._statistics:
-            statistic.add(batch)
+            statistic.add(batch, mask)
         if self._view is not None and len(batch) > batch.foreign:
-            chosen = np.flatnonzero(~foreign(batch)) if batch.foreign else None
-            for piece in self._view.write(batch, chosen):
-                self._out.write(piece)
-            if self._flush:
-                self._out.flush()
+            self._print_packets(batch, mask)
+
+    def _print_packets(self, batch: Batch, mask: Mask | None) -> None:
+        """Print the vsock packets that are chosen."""
+        if batch.foreign:
+            mask = ~foreign(batch) if mask is None else mask & ~foreign(batch)
+        chosen = None if mask is None else np.flatnonzero(mask)
+        if chosen is not None and not len(chosen):
+            return
+        for piece in self._view.write(batch, chosen):
+            self._out.write(piece)
+        if self._flush:
+            self._out.flush()
 
     def _print_statistics(self) -> None:
         """The result, at the end."""

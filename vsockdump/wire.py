@@ -2,7 +2,7 @@
 
 This is the only place that names a header field, its offset, its size, its values and
 its meaning.  The NumPy dtype (batch.py), the Scapy layers (layers.py), the output field
-names (output/fields.py) and the tables of the README are derived from the two `Header`
+names (fields.py) and the tables of the README are derived from the two `Header`
 objects below by plain functions; a second copy of any of them is a defect.
 
 Rules for editors: standard library only, no I/O, no formatting.  Everything on the wire

@@ -1,7 +1,6 @@
 """Fixtures of the lab: a machine for each kernel, and a recording of traffic made in it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from kernel import KERNELS, kernel
@@ -20,7 +19,6 @@ def machine(
 
 
 @pytest.fixture(scope="session")
-def recording(machine: Machine) -> Iterator[Recording]:
-    """All the lab's traffic, captured in the machine by tcpdump."""
-    with record(machine, Path("recording.pcap")) as made:
-        yield made
+def recording(machine: Machine) -> Recording:
+    """All the lab's traffic, captured in the machine."""
+    return record(machine)

@@ -101,7 +101,7 @@ class GuestLab(Lab):
             guest.send(Op.REQUEST)
             guest.expect(Op.RESPONSE)
             acceptor, _ = listener.accept()
-        connection.opened(guest, acceptor)  # type: ignore[arg-type]
+        connection.opened(guest, acceptor)
         return connection, guest, acceptor
 
     def to_guest(
@@ -113,7 +113,7 @@ class GuestLab(Lab):
             attempt.guest.expect(Op.REQUEST)
             attempt.guest.send(Op.RESPONSE)
         assert "connect" not in attempt.connection.facts["errors"]
-        attempt.connection.opened(attempt.host, attempt.guest)  # type: ignore[arg-type]
+        attempt.connection.opened(attempt.host, attempt.guest)
         return attempt.connection, attempt.host, attempt.guest
 
 

@@ -43,6 +43,7 @@ BOOT_LIMIT_S: Final = 120
 RUN_LIMIT_S: Final = 120  # for one program
 LIFE_LIMIT_S: Final = 900  # of a machine
 END_LIMIT_S: Final = 20
+POLL_S: Final = 0.1
 QEMU: Final = "/usr/bin/qemu-system-x86_64"
 VIRTIOFSD: Final = "/usr/lib/qemu/virtiofsd"
 AGENT: Final = Path(__file__).with_name("agent.py")
@@ -138,8 +139,8 @@ class Program:
 class Machine:
     """A machine that runs; made by `boot`."""
 
-    def __init__(self, name: str, agent: socket.socket, share: Path, console: Path) -> None:
-        self.name = name
+    def __init__(self, kernel: Kernel, agent: socket.socket, share: Path, console: Path) -> None:
+        self.kernel = kernel
         self.share = share
         self.release = ""
         self._console = console
@@ -152,7 +153,7 @@ class Machine:
         self._reader.start()
         self.wait(lambda: bool(self.release), BOOT_LIMIT_S, "the machine to boot")
 
-    def start(self, *command: str | Path, **environment: str) -> Program:
+    def start(self, *command: str | Path | int, **environment: str) -> Program:
         """Start a program as root."""
         number = next(self._numbers)
         program = Program(self, number, [str(word) for word in command])
@@ -160,11 +161,11 @@ class Machine:
         self.tell(id=number, run=program.command, environment=environment)
         return program
 
-    def run(self, *command: str | Path, limit_s: float = RUN_LIMIT_S) -> Result:
+    def run(self, *command: str | Path | int, limit_s: float = RUN_LIMIT_S) -> Result:
         """Run a program to its end."""
         return self.start(*command).wait(limit_s)
 
-    def check(self, *command: str | Path) -> str:
+    def check(self, *command: str | Path | int) -> str:
         """Stdout of a program that must succeed."""
         result = self.run(*command)
         assert 0 == result.status, f"{command}: {result.err}"
@@ -175,7 +176,7 @@ class Machine:
         self._agent.sendall(json.dumps(message).encode() + b"\n")
 
     def wait(self, done: Callable[[], bool], limit_s: float, what: str) -> None:
-        """Wait until `done`, judging anew whenever the agent says something."""
+        """Wait until `done`, judging anew when the agent says something, and now and then."""
         deadline = time.monotonic() + limit_s
         while not done():
             left = deadline - time.monotonic()
@@ -183,15 +184,15 @@ class Machine:
                 why = "it ended" if self._dead else f"none in {limit_s} s"
                 raise LabError(f"waited for {what}: {why}\n{self._last_words()}")
             with contextlib.suppress(queue.Empty):
-                self._take(self._heard.get(timeout=left))
+                self._take(self._heard.get(timeout=min(left, POLL_S)))
 
     def wait_for_file(self, path: Path, content: bytes, limit_s: float = RUN_LIMIT_S) -> None:
         """Wait until a program has written the bytes to the end of a shared file."""
-        deadline = time.monotonic() + limit_s
-        while not (path.exists() and content in path.read_bytes()[-65536:]):
-            if time.monotonic() > deadline:
-                raise LabError(f"{path} did not get its last packet in {limit_s} s")
-            time.sleep(0.05)
+
+        def written() -> bool:
+            return path.exists() and content in path.read_bytes()[-65536:]
+
+        self.wait(written, limit_s, f"the last packet in {path}")
 
     def close(self) -> None:
         """End the agent, and with it the machine."""
@@ -243,7 +244,7 @@ def boot(kernel: Kernel, share: Path) -> Iterator[Machine]:
             agent, _ = listener.accept()
         except TimeoutError:
             raise LabError(f"QEMU did not start: {(folder / 'qemu.log').read_text()}") from None
-        machine = Machine(kernel.name, agent, share, folder / "console.log")
+        machine = Machine(kernel, agent, share, folder / "console.log")
         try:
             yield machine
         finally:
@@ -297,7 +298,7 @@ def _file_server(folder: Path, tag: str, path: Path, cache: str) -> Iterator[Non
         while not where.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise LabError(f"virtiofsd did not start: {log.read_text()}")
-            time.sleep(0.02)
+            time.sleep(POLL_S)
         yield
 
 

@@ -6,7 +6,6 @@ packets and statistics, and finds for each logged connection what vsockdump says
 
 import contextlib
 import json
-import re
 import signal
 import struct
 import sys
@@ -15,12 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from machine import Machine
-from running import lines
+from machine import Machine, Result
+from running import PROGRAM, lines
+from traffic import LAST_PORT
 
 HERE: Final = Path(__file__).parent
 MONITOR: Final = "vsockmon0"
-LAST_PORT: Final = 50000
+# The ports in the RST of the scenario `last`, as they stand in its frame.
+LAST_PACKET: Final = struct.pack("<II", LAST_PORT, LAST_PORT + 1)
 Key = tuple[int, int, str]  # port of the initiator, port of the acceptor, type
 
 
@@ -53,12 +54,16 @@ class Connection(NamedTuple):
 
 
 class Recording:
-    """A capture and the logs of what was captured."""
+    """A capture by tcpdump (`path`), by vsockdump (`live`), and the logs of what was captured."""
 
-    def __init__(self, path: Path, logs: list[Path], captured: int) -> None:
+    def __init__(
+        self, path: Path, logs: list[Path], reference: Result, live: Path, capture: Result
+    ) -> None:
         self.path = path
-        self.captured = captured  # packets, as the capturing program counts them
-        self.truths = [truth for log in logs for truth in json.loads(log.read_text())]
+        self.reference = reference  # what tcpdump came to
+        self.live = live
+        self.capture = capture  # what vsockdump came to
+        self.truths = truths(*logs)
 
     @cached_property
     def packets(self) -> list[dict[str, Any]]:
@@ -106,6 +111,11 @@ def key(truth: dict[str, Any]) -> Key:
     return truth["initiator"][1], truth["acceptor"][1], truth["type"]
 
 
+def truths(*logs: Path) -> list[dict[str, Any]]:
+    """The connections in these logs."""
+    return [truth for log in logs for truth in json.loads(log.read_text())]
+
+
 def _objects(*arguments: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines(*arguments)]
 
@@ -118,56 +128,49 @@ def monitor(machine: Machine) -> Iterator[str]:
     """A monitor device that is up while the block runs."""
     machine.check("ip", "link", "add", MONITOR, "type", "vsockmon")
     machine.check("ip", "link", "set", MONITOR, "up")
-    yield MONITOR
-    machine.check("ip", "link", "delete", MONITOR)
+    try:
+        yield MONITOR
+    finally:
+        machine.check("ip", "link", "delete", MONITOR)
 
 
-@contextlib.contextmanager
-def record(machine: Machine, name: Path) -> Iterator[Recording]:
-    """Every scenario, captured by tcpdump; those of all programs run at the same time."""
-    path = machine.share / name
+def record(machine: Machine) -> Recording:
+    """Every scenario, captured by tcpdump and by vsockdump at the same time."""
+    path, live = machine.share / "tcpdump.pcap", machine.share / "vsockdump.pcap"
     with monitor(machine) as device:
-        command = ["tcpdump", "-i", device, "-U", "-Z", "root", "-w", path]
-        # Room for what comes while tcpdump does not run.
-        capture = machine.start(*command, "-B", "16384", "--time-stamp-precision=nano")
-        capture.says("listening on")
+        # tcpdump needs room for what comes while it does not run; -Z root, since it would
+        # make its file another user's.
+        options = ["-U", "-Z", "root", "-B", "16384", "--time-stamp-precision=nano"]
+        reference = machine.start("tcpdump", "-i", device, *options, "-w", path)
+        capture = machine.start(PROGRAM, "-i", device, "-w", live, "-z", "conv", TZ="UTC")
+        for program in (reference, capture):
+            program.says("listening on")
         logs = make_traffic(machine, path)
-        machine.wait_for_file(path, last_packet())
-        yield Recording(path, logs, _stopped(capture))
+        for program, file in ((reference, path), (capture, live)):
+            machine.wait_for_file(file, LAST_PACKET)
+            program.send(signal.SIGINT)
+        return Recording(path, logs, reference.wait(), live, capture.wait())
 
 
 def make_traffic(machine: Machine, path: Path) -> list[Path]:
-    """Run all programs, and at last the one whose packet says that all have been captured."""
+    """Run the programs of all scenarios at the same time, and `last` after them; their logs."""
     runs: list[tuple[Any, ...]] = [
         ("traffic.py", 1, 10000),
         ("traffic.py", 2, 20000),
         ("guest_traffic.py", 30000),
     ]
-    last = ("traffic.py", 1, LAST_PORT, "last")
     logs = [path.with_suffix(f".{number}.json") for number in range(len(runs) + 1)]
     programs = [
-        machine.start(sys.executable, HERE / script, log, *map(str, words))
+        machine.start(sys.executable, HERE / script, log, *words)
         for (script, *words), log in zip(runs, logs, strict=False)
     ]
     for program in programs:
         result = program.wait()
         assert (0, "", "") == result, f"{program}: {result.err}"
-    script, *words = last
-    machine.check(sys.executable, HERE / str(script), logs[-1], *map(str, words))
+    run_scenarios(machine, logs[-1], "last")
     return logs
 
 
-def last_packet() -> bytes:
-    """Where the RST of the scenario `last` goes: its ports, as they stand in the frame."""
-    return struct.pack("<II", LAST_PORT + 1, LAST_PORT + 2)
-
-
-def _stopped(capture: Any) -> int:
-    """End tcpdump: the packets that it counts as captured; it must not have lost any."""
-    capture.send(signal.SIGINT)
-    result = capture.wait()
-    assert 0 == result.status, result.err
-    assert "\n0 packets dropped by kernel" in result.err
-    counted = re.search(r"(\d+) packets captured", result.err)
-    assert counted, result.err
-    return int(counted[1])
+def run_scenarios(machine: Machine, log: Path, *names: str) -> None:
+    """Run these scenarios of traffic.py over loopback."""
+    machine.check(sys.executable, HERE / "traffic.py", log, 1, 40000, *names)

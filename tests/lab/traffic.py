@@ -33,6 +33,7 @@ BUFFER_SIZE, BUFFER_MIN, BUFFER_MAX = 0, 1, 2  # options of SOL AF_VSOCK
 DEFAULT_BUFFER = 262144
 MSG_EOR = 0x80
 STALL_S = 0.5
+LAST_PORT = 60000  # of the connect that nothing follows
 CONNECTIONS_AT_ONCE = 100
 Ends = tuple["Counted", "Counted"]
 
@@ -49,7 +50,7 @@ class Counted(socket.socket):
 
     def accept(self) -> tuple[Self, Any]:
         """As of a socket; what comes is counted too."""
-        fd, address = self._accept()  # type: ignore[attr-defined]
+        fd, address = self._accept()
         return type(self)(self.type, fd), address
 
     def send(self, data: Any, flags: int = 0) -> int:
@@ -111,7 +112,7 @@ class Connection:
         self.facts: dict[str, Any] = {"name": name, "closer": None, "errors": {}, "times": {}}
         self.facts["type"] = "seqpacket" if kind == SEQPACKET else "stream"
         self.facts.update(facts)
-        self.ends: Ends | None = None
+        self.ends: Ends | tuple[()] = ()
 
     def opened(self, initiator: Counted, acceptor: Counted) -> Ends:
         """Both ends, each in this process."""
@@ -122,7 +123,6 @@ class Connection:
 
     def close(self, side: int) -> None:
         """Close one end; the first to close is the closer."""
-        assert self.ends is not None
         self.closes(side)
         self.ends[side].close()
 
@@ -136,7 +136,7 @@ class Connection:
 
     def record(self) -> dict[str, Any]:
         """All of it: addresses as [cid, port], counts as [of the initiator, of the acceptor]."""
-        if self.ends is not None:
+        if self.ends:
             self.facts["sent"] = [end.bytes_sent for end in self.ends]
             self.facts["received"] = [end.bytes_received for end in self.ends]
             self.facts["digests"] = [end.digest.hexdigest() for end in self.ends]
@@ -189,14 +189,17 @@ class Lab:
         connection = self.log(Connection(name, kind))
         return connection, *connection.opened(initiator, acceptor)
 
-    def refused(self, name: str, port: int, kind: int = STREAM) -> Counted | None:
+    def refused(
+        self, name: str, port: int, kind: int = STREAM, own_port: int = 0
+    ) -> Counted | None:
         """Try to connect, from a port that is known even if it fails."""
         end = Counted(kind)
-        end.bind((socket.VMADDR_CID_ANY, self.port()))
+        own_port = own_port or self.port()
+        end.bind((socket.VMADDR_CID_ANY, own_port))
         try:
             end.connect((self.cid, port))
         except OSError as error:
-            facts = {"initiator": [None, self._port], "acceptor": [self.cid, port]}
+            facts = {"initiator": [None, own_port], "acceptor": [self.cid, port]}
             connection = self.log(Connection(name, kind, **facts))
             connection.facts["errors"]["connect"] = errno.errorcode[error.errno]
             connection.closes(1)
@@ -313,7 +316,7 @@ def web(lab: Lab) -> None:
             self.wfile.write(body)
 
     def serve() -> None:
-        Handler(connection.ends[1], ("vsock", 0), None)  # type: ignore
+        Handler(connection.ends[1], ("vsock", 0), None)
 
     client = http.client.HTTPConnection("vsock")
     client.sock = lab.connect(listener)
@@ -339,11 +342,11 @@ def many(lab: Lab) -> None:
         connection.opened(lab.connect(listener), listener.accept()[0])
     for turn in range(2):
         for number, connection in enumerate(connections):
-            connection.ends[0].send(b"%d %d" % (turn, number) * (1 + number))  # type: ignore
+            connection.ends[0].send(b"%d %d" % (turn, number) * (1 + number))
         for connection in connections:
-            connection.ends[1].sendall(connection.ends[1].recv(4096)[::-1])  # type: ignore
+            connection.ends[1].sendall(connection.ends[1].recv(4096)[::-1])
     for connection in connections:
-        connection.ends[0].read(connection.ends[1].bytes_sent)  # type: ignore
+        connection.ends[0].read(connection.ends[1].bytes_sent)
         connection.close(0)
     for connection in connections:
         connection.close(1)
@@ -468,7 +471,8 @@ def killed_initiator(lab: Lab) -> None:
     connection = lab.log(Connection("initiator killed", STREAM))
 
     def life() -> None:
-        lab.connect(listener).sendall(noise(5000))
+        initiator = lab.connect(listener)
+        initiator.sendall(noise(5000))
         signal.pause()
 
     with process(life) as kill:
@@ -539,7 +543,7 @@ def process(life: Callable[[], None]) -> Iterator[Callable[[], None]]:
 
 def last(lab: Lab) -> None:
     """A refused connect: its RST in a capture says that all before it are there as well."""
-    lab.refused("last", lab.port())
+    lab.refused("last", LAST_PORT, own_port=LAST_PORT + 1)
 
 
 ORDINARY = (

@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import random
+import select
 import signal
 import subprocess
 import time
@@ -188,6 +190,7 @@ def test_drops_are_counted(network: Network) -> None:
     captured, received, dropped = counts(result.err)
     assert (2000, 2000) == (received, captured + dropped)
     assert dropped > 1000
+    assert "the ring was full 1 time; give it more room with -B KIB" in result.err
     assert captured == result.out.count("\n") > 100
 
 
@@ -274,3 +277,95 @@ def _switches(status: Path) -> int:
     """How often a process went to sleep."""
     lines = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
     return int(lines["voluntary_ctxt_switches"])
+
+
+# --- on a terminal -------------------------------------------------------------------------
+
+
+def on_terminal(network: Network, *arguments: str | Path, until: bytes) -> bytes:
+    """What a capture with one packet writes to its terminal until the text, and until ^C."""
+    ours, theirs = pty.openpty()
+    command = network.vsockdump("-i", NAME, *arguments)
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment(), cwd="/"
+    ) as process:
+        os.close(theirs)
+        shown = read_until(ours, b"listening on")
+        network.send(REQUEST)
+        shown += read_until(ours, until)
+        process.send_signal(signal.SIGINT)
+        shown += read_until(ours, b"dropped by kernel\r\n")
+        assert 0 == process.wait(TIME_LIMIT_S)
+    os.close(ours)
+    return shown
+
+
+def read_until(fd: int, text: bytes) -> bytes:
+    """What comes from a terminal up to some text."""
+    shown = b""
+    while text not in shown:
+        assert select.select([fd], [], [], TIME_LIMIT_S)[0], shown
+        shown += os.read(fd, 1 << 16)
+    return shown
+
+
+def test_writing_counts_on_a_terminal(network: Network, tmp_path: Path) -> None:
+    """One line that is written over, with what was lost, and gone at the end."""
+    shown = on_terminal(
+        network, "-w", tmp_path / "a.pcap", until=b"\r\033[K1 packet, 0 dropped by kernel"
+    )
+    assert b"\r\033[K1 packet captured" in shown
+
+
+def test_statistics_are_drawn_in_place_on_a_terminal(network: Network) -> None:
+    """Over each other while it runs, whole at the end."""
+    shown = on_terminal(network, "-z", "conv,0.1", until=b"guest 3:1024").decode()
+    *drawings, last = shown.split("\033[H")
+    assert len(drawings) > 1
+    assert all("\033[K" in drawing for drawing in drawings[1:])
+    assert last.startswith("\033[J")
+    assert "state" in last  # beyond the terminal's edge
+
+
+def test_printed_packets_are_not_drawn_over(network: Network) -> None:
+    """With -P the tables come between the packets."""
+    shown = on_terminal(network, "-P", "-z", "conv,0.1", until=b"1 connection")
+    assert b"\033[H" not in shown
+
+
+# --- filters ---------------------------------------------------------------------------------
+
+
+def test_a_filter_runs_in_the_kernel(network: Network, tmp_path: Path) -> None:
+    """Only packets that match are received at all; what is written is what is sent of them."""
+    path = tmp_path / "part.pcap"
+    with Listening(network, "-w", path, "port", "1024", "and", "op", "rw") as listening:
+        assert "the kernel passes only port 1024 and op rw." in listening.err.decode()
+        network.send(REQUEST, DATA, REQUEST, DATA)
+        result = listening.end()
+    assert (0, [2, 2, 0]) == (result.status, counts(result.err))
+    assert [DATA, DATA] == [data for _time, data, _length in written(path)]
+
+
+def test_what_the_kernel_cannot_decide_is_decided_afterwards(network: Network) -> None:
+    """Both directions are let through where a filter asks for state, and no others."""
+    answer = build_frame(HOST, GUEST, Op.RESPONSE, b"")
+    other = build_frame(GUEST, Endpoint(2, 7), Op.REQUEST, b"")
+    with Listening(network, "-t", "src", "port", "1024", "and", "state", "open") as listening:
+        assert "passes only src port 1024 or dst port 1024." in listening.err.decode()
+        network.send(REQUEST, build_frame(Endpoint(3, 9), HOST, Op.RW, b"x"), answer, other, DATA)
+        result = listening.end()
+    assert [1, 4, 0] == counts(result.err)
+    (line,) = result.out.splitlines()
+    assert line.startswith("#1 guest 3:1024 > host:5000 RW 7")
+
+
+def test_statistics_say_what_the_kernel_kept_from_them(network: Network) -> None:
+    """The tables name the kernel's part of the filter, and what chose among the rest."""
+    with Listening(network, "-z", "conv", "port", "1024", "and", "conn", "1") as listening:
+        network.send(REQUEST, build_frame(Endpoint(3, 9), HOST, Op.REQUEST, b""))
+        result = listening.end()
+    assert result.out.startswith("1 connection;")
+    *_, in_kernel, chosen = result.out.splitlines()
+    assert "Seen were only packets that match in the kernel: port 1024" == in_kernel
+    assert chosen.endswith("with all their packets: conn 1")

@@ -104,7 +104,7 @@ class PacketSocket:
         self._event = os.eventfd(0)
         try:
             self._memory = self._make_ring(settings)
-            _attach(self._socket, _limited(settings.program, settings.snaplen))
+            attach(self._socket, _limited(settings.program, settings.snaplen))
             self._socket.bind((name, _ETH_P_ALL))
         except OSError as error:
             self.close()
@@ -186,7 +186,7 @@ class PacketSocket:
         the last packet is known, so that nobody has to wait without need.
         """
         if not self._closed:
-            _attach(self._socket, _NOTHING)
+            attach(self._socket, _NOTHING)
             self._closed = True
         until = time.monotonic() + 2 * self._timeout_ms / 1000 + 0.1
         while not (self._left or self._ready()):
@@ -285,7 +285,7 @@ def _limited(program: Program | None, snaplen: int) -> Program:
     return [(code, jt, jf, min(k, snaplen) if code == _RET_K else k) for code, jt, jf, k in program]
 
 
-def _attach(target: socket.socket, program: Program) -> None:
+def attach(target: socket.socket, program: Program) -> None:
     """Let the kernel run a program of classic BPF on every packet; OSError if it refuses."""
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
     memory = ctypes.create_string_buffer(code, len(code))

@@ -64,18 +64,32 @@ def worst(marks: int) -> Severity | None:
 def masks() -> dict[str, int]:
     """For filters: the bits of the marks column for each name, and for each severity.
 
-    A rule is known by its name, with or without `vsock.`, and by its word with hyphens;
-    remarks by their words; `wrong` is warn and error together.
+    A rule is known by its name, with or without `vsock.`, and by its word; remarks by their
+    words; `wrong` is warn and error together.  All with hyphens, for spaces and underscores.
     """
     found: dict[str, int] = {}
     for rule in RULES:
-        found[rule.name] = found[rule.name.removeprefix(_PREFIX)] = int(rule.mark)
+        found[_hyphens(rule.name)] = found[_hyphens(_short(rule))] = int(rule.mark)
     for mark, word in WORDS.items():
-        found[word.replace(" ", "-")] = mark
+        found[_hyphens(word)] = mark
     for severity in Severity:
         found[severity.word] = of_severity(severity)
     found["wrong"] = WRONG
     return found
+
+
+def _short(rule: Rule) -> str:
+    return rule.name.removeprefix(_PREFIX)
+
+
+def _hyphens(name: str) -> str:
+    return name.replace(" ", "-").replace("_", "-")
+
+
+def names_to_type() -> list[str]:
+    """One name of each rule and remark, and the severities: what a help shows of `masks`."""
+    names = [*map(_short, RULES), *_REMARKS.values()]
+    return [*map(_hyphens, names), *(severity.word for severity in Severity), "wrong"]
 
 
 class FindingError(ValueError):
@@ -84,12 +98,10 @@ class FindingError(ValueError):
 
 def lookup(name: str) -> Rule:
     """The rule of that name, which may lack `vsock.`; FindingError where there is none."""
+    name = name.replace("-", "_")
     full = name if name.startswith(_PREFIX) else _PREFIX + name
     if full in BY_NAME:
         return BY_NAME[full]
-    ends = [rule for rule in RULES if rule.name.rsplit(".", 1)[1] == name]
-    if len(ends) == 1:
-        return ends[0]
     near = get_close_matches(full, BY_NAME, 1)
     hint = f" Did you mean {near[0]}?" if near else " vsockdump -z findings,explain lists them."
     raise FindingError(f"There is no finding {name}.{hint}")

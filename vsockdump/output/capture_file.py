@@ -1,23 +1,27 @@
-"""Writing captures: pcap and pcapng, byte for byte where the format stays the same.
+"""Writing a capture: to one file, or to one after the other.
 
-From pcap to pcap and from pcapng to pcapng the records are copied as they are, with every
-option, comment and block that is not a packet.  Only a change of format rebuilds them.
+Packets are written when they come.  A buffer between batches would save few system calls,
+since a batch is large where packets are many, and it would be lost with the process.
+
+Rules for editors: formats are made in encoding.py, what one file goes through stands in
+record_file.py, names and limits in rotation.py; here is the order of events.
 """
 
 import os
-import struct
-import sys
-from typing import Any, BinaryIO, Final
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsockdump.batch import NO_TIME, PACKET_DTYPE, Batch, Layout
-from vsockdump.capture import pcap, pcapng
-from vsockdump.capture.interface import MICROSECOND, NANOSECOND, Interface
+from vsockdump.batch import NO_TIME, PACKET_DTYPE, Batch, Layout, Rows
 from vsockdump.capture.source import Source
-from vsockdump.output.errors import OutputError, cannot_write
-from vsockdump.wire import LINKTYPE_VSOCK
+from vsockdump.output.encoding import encoding_for
+from vsockdump.output.errors import OutputError
+from vsockdump.output.record_file import STDOUT, RecordFile
+from vsockdump.output.rotation import Limit, OneFile, Rotation, Upcoming
 
 _SUFFIXES: Final = {
     ".pcapng": "pcapng",
@@ -26,8 +30,8 @@ _SUFFIXES: Final = {
     ".cap": "pcap",
     ".dmp": "pcap",
 }
-_SNAPLEN: Final = 262144
-_TICKS: Final = {MICROSECOND: 1000, NANOSECOND: 1}  # nanoseconds of a tick
+_PATIENCE: Final = 1 << 20  # bytes of blocks that wait for the packet that names the file
+_NO_ROWS: Final = np.zeros(0, PACKET_DTYPE)
 
 
 def format_for(path: str, source: str) -> str:
@@ -35,163 +39,194 @@ def format_for(path: str, source: str) -> str:
     return _SUFFIXES.get(os.path.splitext(path)[1].lower(), source)
 
 
+class Finished(Protocol):
+    """Takes every file that is finished."""
+
+    def run(self, path: str) -> None:
+        """Take one; must not wait for anything."""
+
+    def reap(self) -> None:
+        """Called now and then."""
+
+
 class CaptureFile:
     """A capture being written to `path` ("-" is stdout), from the packets of `source`.
 
-    Raises OutputError where the file cannot be written or the format cannot hold the
-    packets; `flush` after every batch makes what was written readable.
+    The first file is opened here, unless its name depends on the first packet of a source
+    that has no clock.  `rotation` (of the same path) makes it several files, `finished`
+    takes each of them.  Raises OutputError where a file cannot be written or the format
+    cannot hold the packets.
+
+    `packets` is how many were written, to how many `files`; `full` is set when no file is to
+    follow, and what is written then goes nowhere.
     """
 
-    def __init__(self, path: str, source: Source, flush: bool = False) -> None:
-        self.packets = 0
-        self._name = "to stdout" if path == "-" else path
+    def __init__(
+        self,
+        path: str,
+        source: Source,
+        rotation: Rotation | None = None,
+        finished: Finished | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.packets = self.files = 0
+        self.full = False
         self._source = source
-        self._flush = flush
-        self._format = format_for(path, source.format or "pcapng")
-        self._same = self._format == source.format
-        self._described = 0  # interfaces written so far
-        self._begun = False
-        self._file = self._open(path)
+        self._rotation = rotation or OneFile(path)
+        self._finished = finished
+        self._clock = clock
+        name = "the output" if path == STDOUT else path
+        form = format_for(path, source.format or "pcapng")
+        self._encoding = encoding_for(form, source, name, rotation is not None)
+        self._file: RecordFile | None = None
+        self._begun = False  # whether the present file has its beginning
+        self._held = 0  # packets in the present file
+        self._waiting: list[bytes] = []  # blocks, for the packet that names the first file
+        now_ns = source.now_ns()
+        self._began_ns = self._latest_ns = now_ns or 0
+        if rotation is None or now_ns is not None:
+            self._open(self._rotation.first(self._latest_ns))
+            if source.interfaces:
+                self._begin()
 
-    def _open(self, path: str) -> BinaryIO:
-        if path == "-":
-            return sys.stdout.buffer
-        source = "/dev/stdin" if self._source.name == "stdin" else self._source.name
-        if os.path.isfile(path) and os.path.exists(source) and os.path.samefile(path, source):
-            raise OutputError(f"{path} is the file being read; write to another one.")
-        try:
-            return open(path, "wb")
-        except OSError as error:
-            raise cannot_write(path, error) from None
+    @property
+    def tick_s(self) -> float | None:
+        """How often a live capture is to call `tick`; None: it need not."""
+        return self._rotation.tick_s
 
-    def write(self, batch: Batch, chosen: NDArray[np.intp] | None = None) -> None:
-        """Write a batch, or the rows of it whose indices are `chosen`."""
-        if self._same:
-            pieces = self._copies(batch, chosen)
-        elif self._format == "pcapng":
-            pieces = self._as_pcapng(batch if chosen is None else batch.take(chosen))
+    def write(self, batch: Batch, chosen: NDArray[np.intp] | None = None) -> int:
+        """Write a batch, or the rows of it whose indices, in order, are `chosen`.
+
+        Returns how many rows of the batch were dealt with: all, unless the files are `full`.
+        """
+        if self.full:
+            return 0
+        rows = batch.rows if chosen is None else batch.rows[chosen]
+        if self._file is None and not self._open_for(batch, rows):
+            return len(batch)
+        self._begin()
+        self._put(self._encoding.before(batch))
+        if self._rotation.limit == Limit():
+            taken = self._put_rows(batch, rows)
         else:
-            pieces = self._as_pcap(batch if chosen is None else batch.take(chosen))
-        self.packets += len(batch) if chosen is None else len(chosen)
-        self._begun = True
-        try:
-            for piece in pieces:
-                self._file.write(piece)
-            if self._flush:
-                self._file.flush()
-        except OSError as error:
-            raise cannot_write(self._name, error) from None
+            taken = self._put_rotating(batch, rows)
+        if self._finished is not None:
+            self._finished.reap()
+        if taken == len(rows):
+            return len(batch)
+        return taken if chosen is None else int(chosen[taken])
+
+    def tick(self) -> None:
+        """Go to the next file if it is time to, although no packet came; see `tick_s`."""
+        now_ns, due_ns = self._source.now_ns(), self._rotation.limit.due_ns
+        if not self.full and now_ns is not None and due_ns is not None and now_ns >= due_ns:
+            self._rotate(now_ns)
+        if self._finished is not None:
+            self._finished.reap()
 
     def close(self) -> None:
-        """Finish the file; one without packets still gets its header."""
+        """Finish the file; one without packets still gets its beginning."""
+        if self.full:
+            return
+        if self._file is None:
+            self._open_first(self._clock())
+        self._begin()
+        self._finish()
+        self.full = True
+
+    def _open_for(self, batch: Batch, rows: Rows) -> bool:
+        """Open the first file, named after the first time; False while there is none."""
+        times = rows["time_ns"][rows["time_ns"] != NO_TIME]
+        if len(times):
+            self._open_first(int(times[0]))
+        elif len(rows) or sum(map(len, self._waiting)) > _PATIENCE:
+            self._open_first(self._clock())
+        else:
+            self._waiting += batch.blocks
+            return False
+        return True
+
+    def _open_first(self, now_ns: int) -> None:
+        self._latest_ns = now_ns
+        self._open(self._rotation.first(now_ns))
+        self._begin()
+        blocks, self._waiting = tuple(self._waiting), []
+        self._put(self._encoding.before(Batch(_NO_ROWS, memoryview(b""), Layout(), blocks)))
+
+    def _open(self, path: str) -> None:
+        if self._source.format and path != STDOUT:
+            source = "/dev/stdin" if self._source.name == "stdin" else self._source.name
+            if os.path.isfile(path) and os.path.exists(source) and os.path.samefile(path, source):
+                raise OutputError(f"{path} is the file being read; write to another one.")
+        self._file = RecordFile(path)
+        self.files += 1
+        self._begun = False
+        self._held = 0
+
+    def _begin(self) -> None:
+        """Write what a file begins with, once; a pcapng source knows that with its first batch."""
         if not self._begun:
-            self.write(Batch(np.zeros(0, PACKET_DTYPE), memoryview(b""), Layout()))
+            self._begun = True
+            self._put(self._encoding.begin())
+
+    def _put(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._send(piece, None)
+
+    def _put_rows(self, batch: Batch, rows: Rows) -> int:
+        layout = self._encoding.layout(batch)
+        for records in self._encoding.records(batch, rows):
+            self._send(records, layout)
+        self.packets += len(rows)
+        self._held += len(rows)
+        return len(rows)
+
+    def _put_rotating(self, batch: Batch, rows: Rows) -> int:
+        """Write rows, each part of them to the file that it belongs to; how many."""
+        upcoming = Upcoming(self._encoding.sizes(rows), rows["time_ns"])
+        row = 0
+        while True:
+            assert self._file is not None
+            end = upcoming.until(row, self._rotation.limit, self._file.size, self._held)
+            row += self._put_rows(batch, rows[row:end])
+            if row == len(rows) or not self._rotate(int(rows["time_ns"][row])):
+                return row
+
+    def _rotate(self, now_ns: int) -> bool:
+        """Go to the next file; False if there is none."""
+        if now_ns == NO_TIME:
+            now_ns = self._latest_ns
+        self._latest_ns = now_ns
+        self._finish()
+        path = self._rotation.following(now_ns)
+        if path is None:
+            self.full = True
+            return False
+        expired = self._rotation.expired()
+        if expired is not None:
+            with suppress(OSError):  # somebody else has removed it
+                os.unlink(expired)
+        self._open(path)
+        self._begin()
+        return True
+
+    def _finish(self) -> None:
+        """End the present file and hand it on."""
+        assert self._file is not None
+        counts, now_ns = self._source.counts(), self._source.now_ns()
+        if counts is not None and now_ns is not None:
+            self._put(self._encoding.end(counts, self._began_ns, now_ns))
+        self._file.close()
+        if self._finished is not None:
+            self._finished.run(self._file.path)
+
+    def _send(self, data: bytes | memoryview, layout: Layout | None) -> None:
+        """Write to the present file; one that cannot be written on is left as it is."""
+        assert self._file is not None
         try:
-            if self._file is sys.stdout.buffer:
-                self._file.flush()
-            else:
+            self._file.write(data, layout)
+        except OutputError:
+            self.full = True
+            with suppress(OutputError):
                 self._file.close()
-        except OSError as error:
-            raise cannot_write(self._name, error) from None
-
-    def _copies(self, batch: Batch, chosen: NDArray[np.intp] | None) -> list[Any]:
-        """The records as they are; all rows of a batch lie behind each other."""
-        pieces: list[Any] = list(batch.blocks)
-        if not self._begun:
-            pieces.insert(0, self._source.header)
-        rows = batch.rows if chosen is None else batch.rows[chosen]
-        if not len(rows):
-            return pieces
-        starts = rows["record_at"].astype(np.int64)
-        ends = starts + rows["record_len"]
-        breaks = np.flatnonzero(starts[1:] != ends[:-1]) + 1
-        firsts = np.concatenate(([0], breaks))
-        lasts = np.concatenate((breaks, [len(rows)])) - 1
-        for first, last in zip(starts[firsts].tolist(), ends[lasts].tolist(), strict=True):
-            pieces.append(batch.buffer[first:last])
-        return pieces
-
-    def _as_pcapng(self, batch: Batch) -> list[bytes]:
-        """Enhanced packet blocks; the section and its interfaces before the first."""
-        pieces = []
-        interfaces = self._source.interfaces
-        if not self._begun:
-            pieces.append(section_header())
-        while self._described < len(interfaces):
-            pieces.append(interface_description(interfaces[self._described]))
-            self._described += 1
-        for row in batch.rows:
-            interface = int(row["interface"])
-            ticks = int(row["time_ns"]) // _TICKS[interfaces[interface].resolution]
-            at, caplen = int(row["packet_at"]), int(row["caplen"])
-            packet = bytes(batch.buffer[at : at + caplen])
-            pieces.append(enhanced_packet(interface, ticks, packet, int(row["wirelen"])))
-        return pieces
-
-    def _as_pcap(self, batch: Batch) -> list[bytes]:
-        """pcap records with nanoseconds; comments and options cannot be kept."""
-        pieces = []
-        if not self._begun:
-            pieces.append(pcap_header(self._linktype()))
-        elif len({interface.linktype for interface in self._source.interfaces}) > 1:
-            self._linktype()
-        for row in batch.rows:
-            time_ns = 0 if row["time_ns"] == NO_TIME else int(row["time_ns"])
-            seconds, fraction = divmod(time_ns, 10**9)
-            at, caplen = int(row["packet_at"]), int(row["caplen"])
-            sizes = (seconds % 2**32, fraction, caplen, int(row["wirelen"]))
-            pieces.append(struct.pack("<IIII", *sizes) + bytes(batch.buffer[at : at + caplen]))
-        return pieces
-
-    def _linktype(self) -> int:
-        """The one link type of a pcap file; OutputError where there are several."""
-        kinds = sorted({interface.linktype for interface in self._source.interfaces})
-        if len(kinds) > 1:
-            listed = " and ".join(str(kind) for kind in kinds)
-            raise OutputError(
-                f"A pcap file cannot hold the link types {listed} together;"
-                f" give {self._name} the suffix .pcapng."
-            )
-        return kinds[0] if kinds else LINKTYPE_VSOCK
-
-
-def pcap_header(linktype: int) -> bytes:
-    """A pcap file header for nanosecond time stamps."""
-    return struct.pack("<IHHiIII", pcap.MAGIC_NANO, 2, 4, 0, 0, _SNAPLEN, linktype)
-
-
-def section_header() -> bytes:
-    """A pcapng section header of unknown length that names vsockdump."""
-    from vsockdump import __version__
-
-    body = struct.pack("<IHHq", pcapng.BYTE_ORDER_MAGIC, 1, 0, -1)
-    return _block(pcapng.SECTION_HEADER, body + _option(4, f"vsockdump {__version__}".encode()))
-
-
-def interface_description(interface: Interface) -> bytes:
-    """A pcapng interface description in the interface's own units."""
-    body = struct.pack("<HHI", interface.linktype, 0, interface.snaplen)
-    if interface.name:
-        body += _option(pcapng.IF_NAME, interface.name.encode())
-    return _block(
-        pcapng.INTERFACE_DESCRIPTION,
-        body + _option(pcapng.IF_TSRESOL, bytes([interface.resolution])),
-    )
-
-
-def enhanced_packet(interface: int, ticks: int, packet: bytes, wirelen: int) -> bytes:
-    """A pcapng packet block without options."""
-    ticks %= 2**64
-    head = struct.pack("<IIIII", interface, ticks >> 32, ticks & 0xFFFFFFFF, len(packet), wirelen)
-    return _block(pcapng.ENHANCED_PACKET, head + packet, with_options=False)
-
-
-def _option(code: int, value: bytes) -> bytes:
-    return struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4)
-
-
-def _block(kind: int, body: bytes, with_options: bool = True) -> bytes:
-    """A block around its body, padded, with an end-of-options mark where it has options."""
-    body += bytes(-len(body) % 4) + (bytes(4) if with_options else b"")
-    size = struct.pack("<I", 12 + len(body))
-    return struct.pack("<I", kind) + size + body + size
+            raise

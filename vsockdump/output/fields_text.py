@@ -6,7 +6,8 @@ from enum import IntEnum
 from vsockdump import wire
 from vsockdump.batch import Batch
 from vsockdump.columns import Column
-from vsockdump.output.fields import FIELDS, MARK_SEPARATOR, FieldDef, lookup
+from vsockdump.fields import FIELDS, MARK_SEPARATOR, FieldDef, Show, lookup
+from vsockdump.output.fields import cell_of
 from vsockdump.output.lines import LineColumn, Lines
 from vsockdump.output.rows import Cell, Kind
 
@@ -16,7 +17,7 @@ def field_lines(names: list[str]) -> Lines:
     columns = []
     for index, name in enumerate(names):
         field = lookup(name)
-        columns.append(_column(field, field.cell("\t" if index else "")))
+        columns.append(_column(field, cell_of(field, "\t" if index else "")))
     return Lines(columns)
 
 
@@ -32,18 +33,9 @@ def json_lines(with_data: bool = False) -> Lines:
     """
     writer = _JsonColumns()
     for field in FIELDS:
-        if field.json or (with_data and field.names[-1] == "vsock.data"):
+        if field.json or (with_data and field.name == "vsock.data"):
             writer.add(field)
     return Lines(writer.columns, writer.end())
-
-
-# Fields that get a second key with the word for their number.
-_NAMED: dict[str, type[IntEnum]] = {
-    "vsock.op": wire.MonitorOp,
-    "vsock.trans": wire.Transport,
-    "vsock.virtio.type": wire.SocketType,
-    "vsock.virtio.op": wire.Op,
-}
 
 
 class _JsonColumns:
@@ -59,21 +51,21 @@ class _JsonColumns:
 
     def add(self, field: FieldDef) -> None:
         """Add a field under its (correctly spelt) name, and the words for its numbers."""
-        name = field.names[-1]
+        name = field.name
         if field.words is not None:
             is_list = name == "vsock.marks"
             word = _list_word(field.words) if is_list else _string_word(field.words)
             cell = Cell(Kind.WORD, missing="[]" if is_list else "null")
             self._add(name, LineColumn(cell, field.column, field.holds, word=word))
-        elif field.kind == Kind.BYTES:
+        elif field.show == Show.BYTES:
             cell = Cell(Kind.QUOTED_BYTES, missing="null")
             self._add(name, LineColumn(cell, field.column, field.holds, field.sizes))
         else:
-            kind = Kind.DEC if field.kind == Kind.HEX8 else field.kind
-            self._add(name, LineColumn(Cell(kind, missing="null"), field.column, field.holds))
-        if name in _NAMED:
-            self._add(name + "_name", _name_column(field, _NAMED[name]))
-        elif field.kind == Kind.HEX8:
+            cell = Cell(Kind.DEC, missing="null")
+            self._add(name, LineColumn(cell, field.column, field.holds))
+        if field.values is not None:
+            self._add(name + "_name", _name_column(field, field.values))
+        elif field.show == Show.HEX:
             self._add(name.removesuffix("s") + "_names", _flag_column())
 
     def _add(self, name: str, column: LineColumn) -> None:

@@ -24,15 +24,18 @@ class LiveProgress:
         """Show the counts as they are now."""
         counts = self._source.counts()
         lost = "" if counts is None else f", {counts.dropped:,} dropped by kernel"
-        print(
-            f"\r\033[K{self._source.packets:,} packets{lost}", end="", file=sys.stderr, flush=True
-        )
+        packets = self._source.packets
+        self._show(f"{packets:,} {'packet' if packets == 1 else 'packets'}{lost}")
         self._shown = True
 
     def clear(self) -> None:
         """Take the line away, so that something else can stand there."""
         if self._shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            self._show("")
+            self._shown = False
+
+    def _show(self, text: str) -> None:
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 class Progress:

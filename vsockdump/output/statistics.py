@@ -1,7 +1,9 @@
 """The -z statistics: each takes tracked batches and gives a table at the end.
 
 conv, endpoints and credit read the tracker's store, which keeps them bounded; io counts
-intervals.  Statistics cover all traffic, whatever is printed.
+intervals.  Statistics cover all traffic, whatever is printed.  A filter chooses what they
+list: the tables of connections and endpoints those connections that have a packet which
+matches, with all their packets; io the packets that match.  The output says so.
 """
 
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch
-from vsockdump.columns import has_monitor, timed
+from vsockdump.columns import Mask, has_monitor, timed
 from vsockdump.findings.overdue import overdue
 from vsockdump.findings.registry import WRONG, rules_of, words, worst
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
@@ -37,8 +39,11 @@ class Statistic(Protocol):
 
     name: str
 
-    def add(self, batch: Batch) -> None:
-        """Take a tracked batch; called for every one, in order."""
+    def add(self, batch: Batch, mask: Mask | None = None) -> None:
+        """Take a tracked batch; called for every one, in order.
+
+        `mask` says which packets a filter chose, None means all.
+        """
 
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
         """The result for people."""
@@ -88,17 +93,53 @@ def _seconds(text: str) -> float | None:
     return value if 0.1 <= value <= 86400 else None
 
 
-def make(text: str, tracker: Tracker) -> Statistic:
-    """The statistic that a -z argument names; raises StatisticError."""
+class Selection:
+    """The connections with a packet that a filter chose.
+
+    `text` is the filter, "" where the kernel has decided it all; `in_kernel` what of it the
+    kernel decided.
+    """
+
+    def __init__(self, text: str, in_kernel: str = "") -> None:
+        self._text = text
+        self._in_kernel = in_kernel
+        self._chosen = np.zeros(1024, np.bool_)  # by number; 0 is no connection
+
+    def add(self, batch: Batch, mask: Mask | None) -> None:
+        """Note the connections of a tracked batch's chosen packets (None: all)."""
+        assert batch.tracked is not None
+        numbers = batch.tracked["conn"]
+        numbers = numbers if mask is None else numbers[mask]
+        if not len(numbers):
+            return
+        while int(numbers.max()) >= len(self._chosen):
+            self._chosen = np.concatenate((self._chosen, np.zeros_like(self._chosen)))
+        self._chosen[numbers] = True
+
+    def __contains__(self, number: int) -> bool:
+        return number < len(self._chosen) and bool(self._chosen[number])
+
+    def notes(self, sentence: str) -> list[str]:
+        """What a result covers; `sentence` says what the filter means for it."""
+        notes = []
+        if self._in_kernel:
+            notes.append(f"Seen were only packets that match in the kernel: {self._in_kernel}")
+        if self._text:
+            notes.append(f"{sentence}: {self._text}")
+        return notes
+
+
+def make(text: str, tracker: Tracker, selection: Selection | None = None) -> Statistic:
+    """The statistic that a -z argument names, of what is selected; raises StatisticError."""
     name, _, argument = text.partition(",")
     if name == "conv" and not argument:
-        return Conversations(tracker)
+        return Conversations(tracker, selection)
     if name == "endpoints" and not argument:
-        return Endpoints(tracker)
+        return Endpoints(tracker, selection)
     if name == "credit":
-        return Credit(tracker, _connection(argument))
+        return Credit(tracker, selection, _connection(argument))
     if name == "io":
-        return Intervals(tracker, _interval(argument))
+        return Intervals(tracker, selection, _interval(argument))
     raise StatisticError(
         f"There is no statistic {text}; there are conv, endpoints, credit[,CONNECTION]"
         " and io,SECONDS, each with [,REFRESH]."
@@ -178,12 +219,15 @@ def _number(value: int | None) -> str:
 class _OfStore:
     """What the statistics over the tracker's store share."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, selection: Selection | None = None) -> None:
         self._tracker = tracker
+        self._selection = selection
 
     def _connections(self) -> Iterator[tuple[ConnectionRow, FlowRow, FlowRow]]:
         """(connection, what the initiator sent, what the acceptor sent), by number."""
-        return self._tracker.store.rows()
+        for entry in self._tracker.store.rows():
+            if self._selection is None or entry[0].number in self._selection:
+                yield entry
 
     @property
     def _timeless(self) -> bool:
@@ -203,6 +247,16 @@ class _OfStore:
         now = self._tracker.until_ns
         return connection.last_ns if now is None else now
 
+    def _notes(self) -> list[str]:
+        """What the table leaves out."""
+        notes = []
+        if self._selection is not None:
+            notes = self._selection.notes(
+                "Only connections with a packet that matches the filter are listed, with all"
+                " their packets"
+            )
+        return [*notes, *self._forgotten()]
+
     def _forgotten(self) -> list[str]:
         store = self._tracker.store
         if not store.forgotten:
@@ -213,7 +267,7 @@ class _OfStore:
             " see --max-connections."
         ]
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch, mask: Mask | None = None) -> None:
         """The store has it already."""
 
 
@@ -247,7 +301,7 @@ class Conversations(_OfStore):
         late = self._overdue()
         rows = [self._row(*entry, late, numeric) for entry in self._connections()]
         title = f"{counted(len(rows), 'connection')}; -> initiator to acceptor, <- back"
-        yield from render(Table(title, _CONV_COLUMNS, rows, self._forgotten()), colour)
+        yield from render(Table(title, _CONV_COLUMNS, rows, self._notes()), colour)
 
     def _overdue(self) -> dict[int, int]:
         """The marks of what connections wait for in vain, by number."""
@@ -380,7 +434,7 @@ class Endpoints(_OfStore):
         """A table, one endpoint a row."""
         rows = [(shown(endpoint, numeric), *map(str, total)) for endpoint, total in self._totals()]
         title = counted(len(rows), "endpoint")
-        yield from render(Table(title, _ENDPOINT_COLUMNS, rows, self._forgotten()), colour)
+        yield from render(Table(title, _ENDPOINT_COLUMNS, rows, self._notes()), colour)
 
     def json_lines(self) -> Iterator[str]:
         """One object an endpoint."""
@@ -398,15 +452,17 @@ class Credit(_OfStore):
 
     name = "credit"
 
-    def __init__(self, tracker: Tracker, only: int | None = None) -> None:
-        super().__init__(tracker)
+    def __init__(
+        self, tracker: Tracker, selection: Selection | None = None, only: int | None = None
+    ) -> None:
+        super().__init__(tracker, selection)
         self._only = only
         self._windows = CreditWindows()
         self._stalls: dict[tuple[int, int], list[tuple[int, int]]] = {}
         self._kept = 0
         self._left_out = 0
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch, mask: Mask | None = None) -> None:
         """Sample the windows and note the stalls that ended."""
         self._windows.add(batch.rows, batch.tracked, self._tracker.connections)
         assert batch.stalls is not None
@@ -453,7 +509,7 @@ class Credit(_OfStore):
             yield f"{self._left_out} more stalls are not listed."
         if self._only is None and self._tracker.connections > CONNECTIONS:
             yield f"The window over time was kept for the first {CONNECTIONS} connections."
-        yield from self._forgotten()
+        yield from self._notes()
 
     def _block(
         self,
@@ -571,18 +627,21 @@ class Intervals:
 
     name = "io"
 
-    def __init__(self, tracker: Tracker, interval_ns: int) -> None:
+    def __init__(self, tracker: Tracker, selection: Selection | None, interval_ns: int) -> None:
         self._tracker = tracker
+        self._selection = selection
         self._interval = interval_ns
         self._start = NO_TIME
         self._counts = np.zeros((64, len(_IO_KEYS)), np.int64)
         self._used = 0
         self._outside = 0
 
-    def add(self, batch: Batch) -> None:
-        """Count the batch's vsock packets."""
+    def add(self, batch: Batch, mask: Mask | None = None) -> None:
+        """Count the batch's vsock packets that are chosen."""
         rows = batch.rows
         chosen = has_monitor(batch) & timed(batch)
+        if mask is not None:
+            chosen &= mask
         times = rows["time_ns"][chosen]
         if not len(times):
             return
@@ -632,8 +691,12 @@ class Intervals:
             f" of {span(self._interval)}" if self._interval else ""
         )
         notes = []
+        if self._selection is not None:
+            notes = self._selection.notes("Only packets that match the filter count")
         if self._outside:
-            notes = [f"{self._outside} packets lie before the first or behind the last interval."]
+            notes.append(
+                f"{self._outside} packets lie before the first or behind the last interval."
+            )
         yield from render(Table(title, _IO_COLUMNS, rows, notes), colour)
 
     def json_lines(self) -> Iterator[str]:

@@ -14,6 +14,7 @@ from vsockdump.batch import MALFORMED_TEXT, NO_TIME, Batch, Known, Layers, Malfo
 from vsockdump.columns import (
     Column,
     OfBatch,
+    address_column,
     both,
     ends_at,
     has_connection,
@@ -195,24 +196,15 @@ def _date(day: int) -> str:
     return str(np.datetime64(day, "D"))
 
 
-def _address(batch: Batch, name: str) -> Column:
-    """An address of the virtio header, or where there is none, of the monitor header."""
-    rows = batch.rows
-    inner: Column = rows["virtio"][name]
-    whole = has_virtio(batch)
-    return inner if whole.all() else np.where(whole, inner, rows["mon"][name])
-
-
 def _inner(name: str) -> OfBatch:
     return header_column("virtio", name)
 
 
 def _endpoint(end: str, prefix: str, numeric: bool) -> list[LineColumn]:
     kind = Kind.DEC if numeric else Kind.CID
-    cid, port = f"{end}_cid", f"{end}_port"
     return [
-        LineColumn(Cell(kind, prefix), lambda batch: _address(batch, cid), has_monitor),
-        LineColumn(Cell(Kind.DEC, ":"), lambda batch: _address(batch, port), has_monitor),
+        LineColumn(Cell(kind, prefix), address_column(f"{end}_cid"), has_monitor),
+        LineColumn(Cell(Kind.DEC, ":"), address_column(f"{end}_port"), has_monitor),
     ]
 
 

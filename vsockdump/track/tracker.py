@@ -200,6 +200,7 @@ _K_IN_FLIGHT = cython.declare(cython.uchar, int(_Known.IN_FLIGHT))
 _K_FREE = cython.declare(cython.uchar, int(_Known.FREE))
 _K_GRANTED = cython.declare(cython.uchar, int(_Known.GRANTED))
 _K_SIDE = cython.declare(cython.uchar, int(_Known.SIDE))
+_K_BEGINNING = cython.declare(cython.uchar, int(_Known.BEGINNING))
 
 _NO_TAP = cython.declare(cython.uint, 0x7FFFFFFF)
 _VARIANT_A = cython.declare(cython.int, 1)
@@ -1671,6 +1672,8 @@ class _Core:
     ) -> cython.void:
         """Fill the row's tracked columns; -1 stands for unknown credit."""
         known: cython.uchar = _K_SIDE if c.side_known else 0
+        if not c.midstream:
+            known |= _K_BEGINNING
         if f.tx_known:
             known |= _K_TX
             o.tx_cnt = _u32(f.tx)
