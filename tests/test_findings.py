@@ -468,8 +468,8 @@ def test_names_for_filters() -> None:
     assert bits["error"] | bits["warn"] == bits["wrong"]
     assert not bits["chat"] & bits["note"]
     assert int(Mark.NO_SOCKET) == bits["no-socket"]
-    assert set(names_to_type()) <= set(bits)
-    assert sum(bits[name] for name in names_to_type()[:-5]) == 2**64 - 1
+    typed = [bits[name.replace("_", "-")] for name in names_to_type()]
+    assert sum(typed[:-5]) == 2**64 - 1
 
 
 def test_a_rule_is_found_by_its_name() -> None:

@@ -88,8 +88,8 @@ def _hyphens(name: str) -> str:
 
 def names_to_type() -> list[str]:
     """One name of each rule and remark, and the severities: what a help shows of `masks`."""
-    names = [*map(_short, RULES), *_REMARKS.values()]
-    return [*map(_hyphens, names), *(severity.word for severity in Severity), "wrong"]
+    remarks = map(_hyphens, _REMARKS.values())
+    return [*map(_short, RULES), *remarks, *(severity.word for severity in Severity), "wrong"]
 
 
 class FindingError(ValueError):
