@@ -26,12 +26,12 @@ from vsockdump.track.tracker import Tracker
 from vsockdump.track.window import CONNECTIONS, CreditWindows
 
 SECOND: Final = 10**9
-STATISTICS: Final = ("conv", "endpoints", "credit", "io")
+STATISTICS: Final = ("conv", "endpoints", "credit", "io", "findings", "connects", "stalls")
 _SHORTEST: Final = Decimal("1e-9")
 _LONGEST: Final = Decimal("1e9")
-_SIDES: Final = ("initiator", "acceptor")
+SIDES: Final = ("initiator", "acceptor")
 _MOST_INTERVALS: Final = 1_000_000
-_MOST_STALLS: Final = 100_000
+MOST_STALLS: Final = 100_000
 
 
 class Statistic(Protocol):
@@ -140,10 +140,27 @@ def make(text: str, tracker: Tracker, selection: Selection | None = None) -> Sta
         return Credit(tracker, selection, _connection(argument))
     if name == "io":
         return Intervals(tracker, selection, _interval(argument))
+    if not argument and name in STATISTICS:
+        return _of_trouble(name, tracker, selection)
     raise StatisticError(
-        f"There is no statistic {text}; there are conv, endpoints, credit[,CONNECTION]"
-        " and io,SECONDS, each with [,REFRESH]."
+        f"There is no statistic {text}; there are conv, endpoints, credit[,CONNECTION],"
+        " io,SECONDS, findings, connects and stalls, each with [,REFRESH]."
     )
+
+
+def _of_trouble(name: str, tracker: Tracker, selection: Selection | None) -> Statistic:
+    """Those that say what is wrong and why; each imports this module."""
+    if name == "findings":
+        from vsockdump.output.findings import Findings
+
+        return Findings(tracker, selection)
+    if name == "connects":
+        from vsockdump.output.connects import Connects
+
+        return Connects(tracker, selection)
+    from vsockdump.output.stalls import Stalls
+
+    return Stalls(tracker, selection)
 
 
 def _connection(argument: str) -> int | None:
@@ -190,7 +207,7 @@ def how_it_ended(connection: ConnectionRow) -> str:
     text = state_word(state).replace("-", " ")
     closer = connection.closer
     if state in (State.CLOSED, State.RESET, State.CLOSING) and closer < 2:
-        text += f" by {_SIDES[closer]}" if connection.side_known else ""
+        text += f" by {SIDES[closer]}" if connection.side_known else ""
     if connection.midstream:
         text += ", mid-stream"
     return text
@@ -216,7 +233,7 @@ def _number(value: int | None) -> str:
     return "?" if value is None else str(value)
 
 
-class _OfStore:
+class OfStore:
     """What the statistics over the tracker's store share."""
 
     def __init__(self, tracker: Tracker, selection: Selection | None = None) -> None:
@@ -291,7 +308,7 @@ _CONV_COLUMNS: Final = (
 )
 
 
-class Conversations(_OfStore):
+class Conversations(OfStore):
     """-z conv: every connection on a line."""
 
     name = "conv"
@@ -353,7 +370,7 @@ class Conversations(_OfStore):
                     "type": socket_type(connection),
                     "state": state_word(connection.state),
                     "midstream": bool(connection.midstream),
-                    "closer": _SIDES[closer] if closer < 2 else None,
+                    "closer": SIDES[closer] if closer < 2 else None,
                     "start_ns": None if self._timeless else connection.first_ns,
                     "duration_ns": self._duration(connection),
                     "first_packet": connection.first_packet,
@@ -406,7 +423,7 @@ def _accepted(connection: ConnectionRow, back: FlowRow) -> bool:
     return connection.state != State.REFUSED and bool(connection.midstream or back.packets)
 
 
-class Endpoints(_OfStore):
+class Endpoints(OfStore):
     """-z endpoints: what every (cid, port) sent and received, the busiest first."""
 
     name = "endpoints"
@@ -447,7 +464,7 @@ class Endpoints(_OfStore):
 _WINDOW_LINE: Final = "  {:>12} {:>10} {:>10} {:>10}"
 
 
-class Credit(_OfStore):
+class Credit(OfStore):
     """-z credit: the credit window of each direction over time, its stalls and updates."""
 
     name = "credit"
@@ -467,7 +484,7 @@ class Credit(_OfStore):
         self._windows.add(batch.rows, batch.tracked, self._tracker.connections)
         assert batch.stalls is not None
         for conn, start, end, side in batch.stalls[["conn", "start_ns", "end_ns", "side"]].tolist():
-            if self._kept == _MOST_STALLS:
+            if self._kept == MOST_STALLS:
                 self._left_out += 1
                 continue
             self._stalls.setdefault((conn, side), []).append((start, end))
@@ -569,7 +586,7 @@ class Credit(_OfStore):
                 self.name,
                 {
                     "conn": connection.number,
-                    "sender": _SIDES[side],
+                    "sender": SIDES[side],
                     "src": pair[side]._asdict(),
                     "dst": pair[1 - side]._asdict(),
                     "bytes": flow.bytes,
