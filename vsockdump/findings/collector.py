@@ -120,10 +120,6 @@ class Collector:
             groups.setdefault(case.event.mark, Group(case.rule, [])).cases.append(case)
         return sorted(groups.values(), key=lambda group: -group.rule.severity)
 
-    def worst(self) -> Severity | None:
-        """The severity of the worst finding so far."""
-        return max((case.rule.severity for case in self.cases()), default=None)
-
 
 def events_by_packet(batch: Batch) -> Iterator[tuple[int, list[Event]]]:
     """(row, its events) of the rows of a tracked batch that have some.

@@ -17,8 +17,9 @@ _BROKEN: Final = (
         "more bytes sent than credit was ever given",
         "{who} sent {a:bytes} beyond all credit it was ever given; {peer}'s buffer has {b}",
         "A sender that ignores buf_alloc and fwd_cnt, or computes them without the wrap at 2^32.",
-        "-z credit; what the receiver does: Linux drops the packet and resets",
+        "-z credit; what the receiver does: it may drop the bytes or reset the connection",
         _SPEC,
+        most="bytes",
     ),
     Rule(
         "vsock.credit.overrun_reset",
@@ -100,6 +101,7 @@ _SLOW: Final = (
         "The reader is slow or stopped reading.",
         "-z stalls for all of them; the program that reads",
         _SPEC,
+        most="time",
     ),
     Rule(
         "vsock.credit.deadlock",

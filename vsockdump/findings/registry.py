@@ -117,6 +117,6 @@ def explain(name: str) -> Iterable[str]:
     rule = lookup(name)
     yield f"{rule.name} ({rule.severity.word})"
     yield f"  what: {rule.what}"
-    yield f"  likely cause: {rule.cause.removesuffix('.')}"
+    yield f"  likely cause: {rule.cause}"
     yield f"  look at: {rule.look}"
     yield f"  source: {rule.source}"

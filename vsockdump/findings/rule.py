@@ -42,6 +42,7 @@ class Rule(NamedTuple):
     cause: str
     look: str
     source: str
+    most: str = ""  # what the largest `a` is, of rules whose cases can get worse
 
     @property
     def group(self) -> str:
@@ -85,6 +86,11 @@ class _Amount(int):
 
 
 UNKNOWN_ENDS: Final = ("one end", "the other end")
+
+
+def at_most(rule: Rule, most: int) -> str:
+    """The largest number of a case in words, "" for rules without one."""
+    return format(_Amount(most), rule.most) if rule.most else ""
 
 
 def sentence(rule: Rule, event: Event, ends: tuple[str, str] = UNKNOWN_ENDS) -> str:

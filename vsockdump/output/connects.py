@@ -13,6 +13,7 @@ from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, rende
 from vsockdump.track.marks import Mark
 from vsockdump.track.states import State
 from vsockdump.track.store import ConnectionRow, FlowRow
+from vsockdump.wire import SocketType
 
 _COLUMNS: Final = (
     ColumnSpec("#"),
@@ -79,9 +80,9 @@ class Connects(OfStore):
         """The attempts in order of their REQUESTs."""
         accepting = self._accepting()
         for connection, forth, back in self._connections():
-            if connection.side_known and not connection.midstream:
-                if connection.state != State.DATAGRAM:
-                    yield self._attempt(connection, forth, back, accepting)
+            begun = connection.side_known and not connection.midstream
+            if begun and connection.state != State.DATAGRAM:
+                yield self._attempt(connection, forth, back, accepting)
 
     def _accepting(self) -> set[tuple[Endpoint, int]]:
         """(endpoint, socket type) of those that accepted a connection at any time."""
@@ -195,8 +196,8 @@ class Connects(OfStore):
 def _why_refused(connection: ConnectionRow, accepting: set[tuple[Endpoint, int]]) -> str:
     """What an RST says: a socket's own has credit, and the port may have accepted others."""
     acceptor = ends(connection)[1]
-    if not connection.marks & Mark.NO_SOCKET:
-        return "by a device that has no such service, or a listener that is closing"
+    if connection.type != SocketType.DGRAM and not connection.marks & Mark.NO_SOCKET:
+        return "by an RST with credit: a device of its own kind, or a listener that closes"
     if (acceptor, connection.type) in accepting:
         return "it accepted others: backlog full, or not listening at that time"
     if any(end == acceptor for end, _type in accepting):

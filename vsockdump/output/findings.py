@@ -13,7 +13,7 @@ from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch
 from vsockdump.columns import Mask
 from vsockdump.findings.collector import Case, Collector, Group
-from vsockdump.findings.rule import UNKNOWN_ENDS, Severity, sentence
+from vsockdump.findings.rule import UNKNOWN_ENDS, Severity, at_most, sentence
 from vsockdump.output.statistics import SIDES, OfStore, Selection
 from vsockdump.output.tables import counted, json_line, seconds
 from vsockdump.track.tracker import Tracker
@@ -48,6 +48,10 @@ class Findings(OfStore):
             cases = [case for case in group.cases if self._is_selected(case)]
             if cases:
                 yield group._replace(cases=cases)
+
+    def worst(self) -> Severity | None:
+        """The severity of the worst."""
+        return max((group.rule.severity for group in self._groups()), default=None)
 
     def _is_selected(self, case: Case) -> bool:
         conn = case.event.conn
@@ -128,7 +132,7 @@ def _title(groups: list[Group]) -> str:
     """How many findings of each severity, in how many connections."""
     if not groups:
         return "no findings"
-    numbers = {severity: 0 for severity in reversed(Severity)}
+    numbers = dict.fromkeys(reversed(Severity), 0)
     for group in groups:
         numbers[group.rule.severity] += 1
     listed = [f"{number} {severity.word}" for severity, number in numbers.items() if number]
@@ -152,5 +156,6 @@ def _said(case: Case, pairs: _Ends, numeric: bool) -> str:
         names = first, second
     text = sentence(case.rule, case.event, names)
     if case.times > 1:
-        text += f" [{case.times} times]"
+        worse = case.most > case.event.a and at_most(case.rule, case.most)
+        text += f" [{case.times} times{f', at most {worse}' if worse else ''}]"
     return text

@@ -74,9 +74,7 @@ class Stalls(OfStore):
                     own = int(flow.buf < flows[1 - side].buf)
                     waiting = flow.stalled_flight, side, own
                     yield (
-                        _Stall(
-                            number, flow.stalled_since, until, flow.stalled_packet, 0, *waiting
-                        ),
+                        _Stall(number, flow.stalled_since, until, flow.stalled_packet, 0, *waiting),
                         row,
                     )
 
