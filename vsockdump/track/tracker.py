@@ -744,8 +744,8 @@ class _Core:
         free: cython.longlong = -1
         granted: cython.longlong = -1
         # One end is the host or loopback, the other a guest or loopback; CIDs have 32 bits.
-        strange = (low > _HOST and high > _HOST) or low >= _ANY or high >= _ANY
-        strange = strange or low == 0 or high == 0
+        # 0 wraps to the largest. What is taken for strange here is looked at in detail.
+        strange = (low > _HOST and high > _HOST) or (low - 1 | high - 1) & _MASK64 >= _ANY - 1
         # Only the loopback transport uses CID 1: whatever CID is at the other end (1, 2 or a
         # guest's own), that end is local too. It answers from CID 1, but the RST of no
         # socket comes from the CID that was called.
@@ -784,9 +784,7 @@ class _Core:
         # Flags have SHUTDOWNs and SEQPACKETs only, small ones at that.
         if (
             strange
-            or p.virtio_flags
-            or p.mon_reserved
-            or p.mon_len != _HEADER_SIZE
+            or p.virtio_flags | p.mon_reserved | (p.mon_len ^ _HEADER_SIZE)
             or p.virtio_len > _LARGEST
         ):
             self._judge_fields(p, c, side, op, kind)
