@@ -105,10 +105,10 @@ _SLOW: Final = (
     ),
     Rule(
         "vsock.credit.deadlock",
-        Severity.ERROR,
+        Severity.WARN,
         Mark.DEADLOCK,
         "deadlock",
-        "both ends without credit at once, for 1 s or longer",
+        "both ends without credit for 2 s or longer, until the end",
         "both ends had no credit for {a:time}: each waits for the other to read",
         "Both programs write without reading, as with a request larger than the buffers.",
         "the protocol: one end has to read while it writes",

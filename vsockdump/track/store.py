@@ -88,8 +88,9 @@ FLOW_DTYPE: Final = np.dtype(
         ("stalled_flight", "u4"),  # bytes in flight when the stall began
         ("empty", "u4"),  # messages without bytes in a row
         ("backs", "u4"),  # how often fwd_cnt of this side went back
+        ("most_buf", "u4"),  # the largest buf_alloc
         ("stalled_packet", "u8"),  # the one that began the stall
-        ("rst_packet", "u8"),  # the last RST of this side, 0: none
+        ("rst_packet", "u8"),  # the RST by which this side ended it after some silence, or 0
         ("message", "i8"),  # bytes of the SEQPACKET message that is under way
         ("over", "i8"),  # the most bytes beyond the credit
         ("over_ns", "i8"),  # of the last packet beyond the credit, or NO_TIME

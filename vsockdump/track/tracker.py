@@ -122,7 +122,8 @@ _TIME_BACK = cython.declare(cython.longlong, 1_000_000)  # taps on several CPUs 
 _LARGEST = cython.declare(cython.uint, 65536)  # VIRTIO_VSOCK_MAX_PKT_BUF_SIZE of Linux
 _HUGE = cython.declare(cython.uint, 0xF0000000)
 _OVERHEAD = cython.declare(cython.longlong, 576)  # bytes Linux counts for a queued packet
-_MANY_QUEUED = cython.declare(cython.uint, 8)
+_MANY_QUEUED = cython.declare(cython.uint, 64)
+_FEW = cython.declare(cython.longlong, 8)
 _EMPTY_RUN = cython.declare(cython.uint, 16)
 _QUIET_RUN = cython.declare(cython.uint, 3)
 _STORM = cython.declare(cython.uint, 32)
@@ -315,6 +316,7 @@ Flow = cython.struct(
     stalled_flight=cython.uint,
     empty=cython.uint,
     backs=cython.uint,
+    most_buf=cython.uint,
     stalled_packet=cython.ulonglong,
     rst_packet=cython.ulonglong,
     message=cython.longlong,
@@ -1046,8 +1048,8 @@ class _Core:
     ) -> cython.void:
         """A piece of a SEQPACKET message."""
         f.message += p.virtio_len
-        if g.credit_seen and f.message > g.buf:
-            self._note(c, _M_MESSAGE_SIZE, side, f.message, g.buf)
+        if g.credit_seen and f.message > g.most_buf:
+            self._note(c, _M_MESSAGE_SIZE, side, f.message, g.most_buf)
         if not p.virtio_flags & _EOM:
             return
         if f.message:
@@ -1135,6 +1137,8 @@ class _Core:
             if op != _RST:
                 self._judge_buffer(c, side, buf, op)
         f.buf = buf
+        if buf > f.most_buf:
+            f.most_buf = buf
         if g.tx_known and f.fwd > g.tx:
             self._note(c, _M_FWD_AHEAD, side, f.fwd - g.tx, 0)
             g.tx_known = 0
@@ -1387,6 +1391,7 @@ class _Core:
         f: cython.pointer(Flow) = self._flow(2 * slot + side)
         g: cython.pointer(Flow) = self._flow(2 * slot + 1 - side)
         counts: cython.bint
+        over: cython.longlong
         if c.state == _REFUSED:
             c.answered_ns = self.now
             self._note(
@@ -1403,8 +1408,10 @@ class _Core:
             self._note(c, _M_CLOSE_TIMEOUT, side, _elapsed(self.now, f.closed_ns), 0)
         if g.over_ns != _NO_TIME and _elapsed(self.now, g.over_ns) <= _SOON:
             self._note(c, _M_OVERRUN_RESET, 1 - side, _elapsed(self.now, g.over_ns), 0)
-        elif g.tx_known and not f.shut and g.queued >= _MANY_QUEUED:
-            if (g.queued + 1) * _OVERHEAD > f.buf and g.tx - f.fwd < f.buf:
+        elif g.tx_known and not f.shut and g.queued >= _MANY_QUEUED and g.tx - f.fwd < f.buf:
+            # The first packet for which there is no room, or a few that were under way.
+            over = g.queued * _OVERHEAD - f.buf
+            if 0 < over <= _FEW * _OVERHEAD:
                 self._note(c, _M_SMALL_PACKETS, 1 - side, g.queued, f.buf)
         self._judge_message(c, f, side)
         self._judge_message(c, g, 1 - side)
@@ -1501,12 +1508,13 @@ class _Core:
         if self.terminal[state]:
             self.marks |= _M_LATER_RST
             # Without a socket it answers something, and all there was is the peer's RST.
-            if no_socket and not self.f[mine].rst_packet:
-                if self.f[peer].rst_packet and self.f[peer].rst_packet == c.last_packet:
+            if no_socket and self.f[peer].rst_packet:
+                if self.f[peer].rst_packet == c.last_packet:
                     self._note(c, _M_RST_FOR_RST, side, 0, 0)
-            self.f[mine].rst_packet = p.number
             return _EV_NOTHING
-        self.f[mine].rst_packet = p.number
+        # What is under way when it is sent may be answered by RST as well.
+        if _elapsed(self.now, c.last_ns) > _UNDER_WAY:
+            self.f[mine].rst_packet = p.number
         if c.midstream and no_socket and not self.f[mine].packets and not self.f[peer].shut:
             if self.f[peer].packets:
                 self._note(c, _M_UNKNOWN_CONNECTION, side, self.f[peer].packets, 0)
@@ -1632,6 +1640,7 @@ class _Core:
             since = max(since, self.f[peer].stalled_since)
             if (
                 self.f[peer].stalled_since != _NO_TIME
+                and self.terminal[self.c[slot].state]  # nobody had read until then
                 and _elapsed(now, since) >= _DEADLOCK
                 and self.f[flow].stalled_flight
                 and self.f[peer].stalled_flight  # 0: its buffer is 0, and nobody waits
