@@ -14,8 +14,8 @@ from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch, Known, Layers, Malformed
 from vsockdump.capture.reader import FileReader
+from vsockdump.findings.registry import words
 from vsockdump.output.statistics import ends, socket_type
-from vsockdump.track.marks import words
 from vsockdump.track.states import state_word
 from vsockdump.track.store import DEFAULT_CAP, ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
