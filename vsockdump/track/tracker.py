@@ -4,8 +4,9 @@
 
 One state machine for live and offline use.  It takes a batch, keeps all connection state
 in the store, and adds the tracked columns: connection, side, the stream's own payload,
-tx_cnt, credit, state and marks.  This is the second compiled hot loop, in Cython's pure
-Python mode; see scan.py for what that asks of an editor.
+tx_cnt, credit, state and marks; of what is rare it also gives events with numbers.  This is
+the second compiled hot loop, in Cython's pure Python mode; see scan.py for what that asks of
+an editor.
 
 How it thinks:
 - The virtio header counts, as it does for the kernel; the monitor header is compared.
@@ -22,6 +23,10 @@ How it thinks:
   tap for the pieces of a split packet: either the piece and all that follows (A), or the
   whole packet every time (B).  Variant A shows its pieces shrinking by the last `len`,
   variant B shows the same size again.
+- A mark is set where the packet shows something.  Its first time in a connection is an event
+  (`_note`); a rule that can get worse gives one more whenever its number has doubled.  So a
+  flood of the same costs one bit a packet.  What a packet does not show, findings/overdue.py
+  reads from the store.
 
 Sources: virtio specification, "Socket Device"; net/vmw_vsock/virtio_transport_common.c;
 drivers/vhost/vsock.c; observed on Linux 6.1 and 6.12.
