@@ -212,7 +212,7 @@ def test_statistics_are_shown_again(network: Network) -> None:
     with Listening(network, "-z", "conv,0.1") as listening:
         network.send(REQUEST)
         listening.wait_for(b" connecting\n", "out")
-        listening.wait_for(b" timed out\n", "out")
+        listening.wait_for(b" timed out  unanswered\n", "out")
         network.send(build_frame(HOST, GUEST, Op.RESPONSE, b""))
         listening.wait_for(b" late", "out")
         result = listening.end()
