@@ -212,6 +212,21 @@ def test_bad_input_is_worse_than_a_finding(tmp_path: Path) -> None:
     assert 1 == run("-r", tmp_path / "cut.pcap", "--fail-on", "warn", "-z", "io,0").status
 
 
+def test_drops_that_a_file_tells_of(tmp_path: Path) -> None:
+    """The interface statistics of a pcapng file are those of the capture."""
+    (packet,) = parse("0 3:1 > host:2 REQUEST")
+    path = tmp_path / "dropped.pcapng"
+    path.write_bytes(
+        blocks.section("<")
+        + blocks.interface("<", 271)
+        + blocks.enhanced("<", packet.frame)
+        + blocks.statistics("<", if_drop=4)
+    )
+    (found,) = objects(path, "-z", "findings")
+    assert ("vsock.capture.dropped", 4) == (found["finding"], found["times"])
+    assert "dropped 4 of 5 packets" in found["message"]
+
+
 def test_explain() -> None:
     """By name, without reading anything, and a list of all."""
     for arguments in (

@@ -25,7 +25,7 @@ from vsockdump.output.annotations import comments
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
-from vsockdump.output.findings import Findings
+from vsockdump.output.findings import Findings, Overdue
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
 from vsockdump.output.statistics import Selection, Statistic, make, wish
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from vsockdump.filters.bpf import Program
     from vsockdump.filters.filter import Filter
     from vsockdump.output.postrotate import PostRotate
+
+_OVERDUE_S = 1.0  # how often a live capture looks for what only time tells
 
 EXIT_OK = 0
 EXIT_INPUT = 1
@@ -217,6 +219,7 @@ class _Run:
         self._vsock = self._foreign = self._chosen = 0
         self._events = events
         self._finished = finished
+        self._overdue: Overdue | None = None
         self._out = _Stdout()
         self._progress = LiveProgress(source)
         self._shown = 0  # how often statistics were shown
@@ -233,6 +236,9 @@ class _Run:
             if refresh:
                 events.every(refresh, partial(self._refresh, index))
         drawing = self._in_place and any(refreshes)
+        if isinstance(self._view, TextView) and self._source.now_ns() is not None:
+            self._overdue = Overdue(self._tracker, self._selection)
+            events.every(_OVERDUE_S, self._tell_overdue)
         silent = config.write is not None and self._view is None and not drawing
         if silent and self._progress.wanted:
             events.every(LiveProgress.EVERY_S, self._progress.update)
@@ -366,7 +372,7 @@ class _Run:
         self._vsock += len(batch) - batch.foreign
         self._chosen += _count(batch, mask)
         takers = self._takers()
-        if self._selection is not None and takers:
+        if self._selection is not None and (takers or self._overdue is not None):
             self._selection.add(batch, mask)
         for statistic in takers:
             statistic.add(batch, mask)
@@ -397,11 +403,18 @@ class _Run:
 
     def _tell_of_drops(self) -> None:
         """What the kernel dropped is a finding that no packet shows."""
-        counts = self._source.counts()
-        if counts is not None:
-            for taker in self._takers():
-                if isinstance(taker, Findings):
-                    taker.collector.dropped(counts.dropped, counts.received)
+        dropped = self._source.dropped or 0
+        for taker in self._takers():
+            if isinstance(taker, Findings):
+                taker.collector.dropped(dropped, self._source.packets + dropped)
+
+    def _tell_overdue(self) -> None:
+        """Between the packet lines of a live capture: what only time tells."""
+        assert self._overdue is not None
+        with self._tracker.as_of(self._source.now_ns()):
+            for line in self._overdue.lines(self._config.text.numeric):
+                self._out.write(line.encode() + b"\n")
+        self._out.flush()
 
     def _refresh(self, index: int) -> None:
         """Show a statistic as it is now; on a terminal all of them, since they share it."""

@@ -243,6 +243,19 @@ def test_what_only_time_tells_is_found_at_its_time(network: Network) -> None:
     assert first.startswith("warn vsock.connect.unanswered: ")
 
 
+def test_what_only_time_tells_stands_between_the_packets(network: Network) -> None:
+    """Once, when its time has come, and of what the filter chooses only."""
+    other = build_frame(Endpoint(3, 9), Endpoint(2, 7), Op.REQUEST, b"")
+    with Listening(network, "-t", "src", "port", "1024") as listening:
+        network.send(other, REQUEST)
+        listening.wait_for(b", and it goes on\n", "out")
+        result = listening.end()
+    packet, *rest = result.out.splitlines()
+    assert packet == "#1 guest 3:1024 > host:5000 REQUEST"
+    (line,) = rest
+    assert line.startswith("#1 ! host:5000 did not answer the REQUEST of guest 3:1024 for ")
+
+
 def test_a_pipe_has_refreshed_statistics_too(network: Network) -> None:
     """tcpdump -w - | vsockdump -r - -z conv,0.1, and ^C there."""
     reading, writing = os.pipe()

@@ -150,6 +150,11 @@ class PacketSocket:
         self._counts = self._counts.plus(Counts(*struct.unpack("3I", raw)))
         return self._counts
 
+    @property
+    def dropped(self) -> int:
+        """Packets that found no place in the ring."""
+        return self.counts().dropped
+
     def now_ns(self) -> int:
         """The wall-clock time, as the time stamps of packets are."""
         return time.time_ns()

@@ -67,6 +67,10 @@ class Source(Protocol):
     def kept(self) -> int:
         """How many batches are valid at a time: the last one, or more where it reads ahead."""
 
+    @property
+    def dropped(self) -> int | None:
+        """Packets that were lost in the capture so far; None where nobody counted."""
+
     def batches(self) -> Iterator[Batch]:
         """The packets in order; the last `kept` batches are valid.
 

@@ -67,7 +67,7 @@ class Collector:
             self._count(batch, int(np.bitwise_or.reduce(marks)) & _COUNTED)
 
     def dropped(self, dropped: int, received: int) -> None:
-        """What the kernel says it dropped of the packets of a live capture."""
+        """What the kernel, or a pcapng file by its statistics, says was dropped of all packets."""
         if dropped:
             now = self._tracker.last_ns
             self._dropped = Event(int(Mark.DROPPED), 0, 0, now, dropped, received, 0, 0)

@@ -13,6 +13,7 @@ from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch
 from vsockdump.columns import Mask
 from vsockdump.findings.collector import Case, Collector, Group
+from vsockdump.findings.overdue import overdue
 from vsockdump.findings.rule import UNKNOWN_ENDS, Severity, at_most, sentence
 from vsockdump.output.statistics import SIDES, OfStore, Selection
 from vsockdump.output.tables import counted, json_line, seconds
@@ -73,7 +74,7 @@ class Findings(OfStore):
         word = f"{_COLOURS[severity]}{severity.word}{_PLAIN}" if colour else severity.word
         yield f"{word} {group.rule.name}: {group.rule.what} ({_how_often(group)})"
         listed = group.cases[:_LISTED]
-        pairs = self._ends(listed)
+        pairs = _ends(self._tracker, listed)
         for case in listed:
             yield f"  {self._where(case)}: {_said(case, pairs, numeric)}"
         if len(group.cases) > _LISTED:
@@ -87,23 +88,10 @@ class Findings(OfStore):
         known = event.time_ns != NO_TIME and not self._timeless
         return conn + packet + (f" at {seconds(self._since_first(event.time_ns))}" if known else "")
 
-    def _ends(self, cases: Iterable[Case]) -> _Ends:
-        """Initiator and acceptor of each connection that is still known."""
-        store = self._tracker.store
-        rows = store.connections[: store.used]
-        wanted = rows[np.isin(rows["number"], [case.event.conn for case in cases])]
-        return {
-            int(row["number"]): (
-                Endpoint(int(row["initiator_cid"]), int(row["initiator_port"])),
-                Endpoint(int(row["acceptor_cid"]), int(row["acceptor_port"])),
-            )
-            for row in wanted
-        }
-
     def json_lines(self) -> Iterator[str]:
         """One object a rule and connection."""
         groups = list(self._groups())
-        pairs = self._ends(case for group in groups for case in group.cases)
+        pairs = _ends(self._tracker, (case for group in groups for case in group.cases))
         for group in groups:
             for case in group.cases:
                 event, pair = case.event, pairs.get(case.event.conn)
@@ -126,6 +114,42 @@ class Findings(OfStore):
                         "message": _said(case, pairs, numeric=False),
                     },
                 )
+
+
+class Overdue:
+    """Lines for what only time tells, each case once, for the packet lines of a live capture."""
+
+    def __init__(self, tracker: Tracker, selection: Selection | None = None) -> None:
+        self._tracker = tracker
+        self._selection = selection
+        self._told: set[tuple[int, int, int]] = set()
+
+    def lines(self, numeric: bool) -> Iterator[str]:
+        """What has come about since the last call, as of the tracker's time."""
+        cases = [Case(event, 1, event.a) for event in overdue(self._tracker)]
+        keys = [(case.event.mark, case.event.conn, case.event.time_ns) for case in cases]
+        fresh = [case for case, key in zip(cases, keys, strict=True) if key not in self._told]
+        self._told = set(keys)  # those that wait no more are forgotten
+        pairs = _ends(self._tracker, fresh) if fresh else {}
+        for case in fresh:
+            if self._selection is None or case.event.conn in self._selection:
+                said = _said(case, pairs, numeric)
+                wrong = case.rule.severity >= Severity.WARN
+                yield f"#{case.event.conn} " + (f"! {said}" if wrong else f"[{said}]")
+
+
+def _ends(tracker: Tracker, cases: Iterable[Case]) -> _Ends:
+    """Initiator and acceptor of each connection that is still known."""
+    store = tracker.store
+    rows = store.connections[: store.used]
+    wanted = rows[np.isin(rows["number"], [case.event.conn for case in cases])]
+    return {
+        int(row["number"]): (
+            Endpoint(int(row["initiator_cid"]), int(row["initiator_port"])),
+            Endpoint(int(row["acceptor_cid"]), int(row["acceptor_port"])),
+        )
+        for row in wanted
+    }
 
 
 def _title(groups: list[Group]) -> str:
