@@ -16,6 +16,7 @@ from vsockdump import __version__
 
 if TYPE_CHECKING:
     from vsockdump.config import Config, LiveOptions
+    from vsockdump.output.follow import FollowOptions
     from vsockdump.output.rotation import RingBuffer, Savefiles
 
 EXIT_INPUT = 1
@@ -100,6 +101,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.fields import FieldError
     from vsockdump.filters.errors import FilterError
     from vsockdump.output.errors import OutputError
+    from vsockdump.output.follow import FollowError
     from vsockdump.output.rotation import RotationError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
@@ -113,7 +115,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         complain(str(error))
         _discard_output()
         return EXIT_INPUT
-    except (FieldError, FilterError, RotationError, StatisticError) as error:
+    except (FieldError, FilterError, FollowError, RotationError, StatisticError) as error:
         complain(str(error))
         return EXIT_USAGE
 
@@ -162,7 +164,8 @@ def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespac
     try:
         text = _filter_text(parser, arguments)
         # Packets that are only written need not be tracked; see pipeline.
-        only_written = arguments.write and not (arguments.statistics or arguments.print_packets)
+        shown = arguments.statistics or arguments.print_packets or arguments.follow
+        only_written = arguments.write and not shown
         keep_state = None if only_written else True
         lines = explanation(text, arguments.print_program, keep_state)
         for remark in remarks(text, keep_state) if arguments.print_program > 1 else ():
@@ -338,6 +341,12 @@ def _parser() -> argparse.ArgumentParser:
         " with another ,SECONDS it is shown again so often while a capture runs",
     )
     add(
+        "--follow",
+        metavar="N[,FORM][,SIDE]",
+        help="what connection N said instead of packets, as text, hex, raw or json; of both"
+        " sides, or of the initiator or acceptor",
+    )
+    add(
         "-P",
         "--print",
         dest="print_packets",
@@ -444,6 +453,26 @@ def _statistics(
     return statistics, commands[0] if commands else None
 
 
+def _follow(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> "FollowOptions | None":
+    """What --follow asks for; it has stdout for itself where it has to."""
+    if arguments.follow is None:
+        return None
+    from vsockdump.output.follow import follow_options
+
+    options = follow_options(arguments.follow)
+    if not options.form:
+        options = options._replace(form="json" if arguments.json else "text")
+    if arguments.print_packets:
+        parser.error("--follow and --print cannot both go to stdout")
+    if options.form == "raw" and arguments.statistics:
+        parser.error("--follow N,raw and -z cannot both go to stdout")
+    if options.form == "raw" and sys.stdout.isatty():
+        parser.error("--follow N,raw would steer the terminal: send it to a file or a pipe")
+    return options
+
+
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
     from vsockdump.config import Config
     from vsockdump.output.rows import Kind
@@ -461,8 +490,9 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
             parser.error(f"-E takes header=y or header=n, not {setting}")
     rotation = _rotation(parser, arguments)
     statistics, postrotate = _statistics(parser, arguments, rotation is not None)
-    prints = arguments.print_packets or not (statistics or arguments.write)
-    if arguments.write == "-" and (prints or statistics):
+    follow = _follow(parser, arguments)
+    prints = arguments.print_packets or not (statistics or arguments.write or follow)
+    if arguments.write == "-" and (prints or statistics or follow):
         parser.error("-w - and other output cannot both go to stdout")
     dump = None
     if arguments.both:
@@ -497,6 +527,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         line_buffered=arguments.line_buffered,
         rotation=rotation,
         postrotate=postrotate,
+        follow=follow,
         max_connections=arguments.max_connections,
         colour=colour,
         live=_live(parser, arguments),

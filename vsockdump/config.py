@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from vsockdump.output.follow import FollowOptions
 from vsockdump.output.rotation import RingBuffer, Savefiles
 from vsockdump.output.text import TextOptions
 
@@ -27,7 +28,8 @@ class Config(NamedTuple):
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
     arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
     of a filter, "" lets all packets through.  `rotation` makes several files of what is
-    written, each of which the command `postrotate` gets.
+    written, each of which the command `postrotate` gets.  `follow` shows the dialogue of a
+    connection.
     """
 
     read: str | None
@@ -44,6 +46,7 @@ class Config(NamedTuple):
     line_buffered: bool = False
     rotation: Savefiles | RingBuffer | None = None
     postrotate: str | None = None
+    follow: FollowOptions | None = None
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()

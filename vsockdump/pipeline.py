@@ -5,7 +5,7 @@ to stdout, everything else to stderr, one sentence a line.
 """
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +23,7 @@ from vsockdump.events import Events
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
+from vsockdump.output.follow import Follow, form_of
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
 from vsockdump.output.statistics import Selection, Statistic, make, wish
@@ -103,7 +104,7 @@ def _wanted(config: Config) -> _Wanted:
 def _tracks(config: Config, wanted: "Filter | None") -> bool:
     """Whether anything of the run needs connections."""
     asked = wanted is not None and wanted.needs_tracking
-    return asked or config.print_packets or bool(config.statistics)
+    return asked or config.print_packets or bool(config.statistics) or config.follow is not None
 
 
 class _Start(NamedTuple):
@@ -176,6 +177,12 @@ def _view(config: Config) -> Any:
     return TextView(config.text)
 
 
+def _follow(config: Config) -> Follow | None:
+    if config.follow is None:
+        return None
+    return Follow(config.follow, form_of(config.follow, config.text.numeric, config.colour))
+
+
 _Chosen = tuple[Batch, Mask | None]  # a batch, and which of its packets are wanted (None: all)
 
 
@@ -203,6 +210,7 @@ class _Run:
         self._statistics = statistics
         self._selection = wanted.selection
         self._view = view
+        self._follow = _follow(config)
         self._filter = wanted.filter
         self._track = _tracks(config, wanted.filter)
         ahead = config.limit and self._filter is not None and self._filter.needs_tracking
@@ -215,7 +223,8 @@ class _Run:
         self._progress = LiveProgress(source)
         self._shown = 0  # how often statistics were shown
         # Packets that scroll by, and programs that read, get one table after the other.
-        self._in_place = view is None and config.output != "json" and sys.stdout.isatty()
+        self._printing = view is not None or self._follow is not None
+        self._in_place = not self._printing and config.output != "json" and sys.stdout.isatty()
 
     def set_timers(self, refreshes: list[float]) -> None:
         """What a live run does by the clock; `refreshes` are those of the statistics, 0: none."""
@@ -227,7 +236,7 @@ class _Run:
             if refresh:
                 events.every(refresh, partial(self._refresh, index))
         drawing = self._in_place and any(refreshes)
-        silent = config.write is not None and self._view is None and not drawing
+        silent = config.write is not None and not self._printing and not drawing
         if silent and self._progress.wanted:
             events.every(LiveProgress.EVERY_S, self._progress.update)
 
@@ -240,6 +249,7 @@ class _Run:
             with closing(self._writer(config.write)) as writer:
                 status = self._read(writer)
         self._progress.clear()
+        status = self._end_follow() or status
         self._print_statistics()
         self._out.flush()
         if self._source.counts() is not None:
@@ -298,7 +308,7 @@ class _Run:
         batches, kept = self._chosen_batches(), self._source.kept
         if kept > 1 and (self._track or self._filter):
             batches = ahead(batches, kept)
-        with closing(batches), Progress(self._source, self._view is not None) as progress:
+        with closing(batches), Progress(self._source, self._printing) as progress:
             for chosen in self._events.until_stopped(batches):
                 progress.update(self._source.packets)
                 yield chosen
@@ -350,6 +360,8 @@ class _Run:
             self._selection.add(batch, mask)
         for statistic in self._statistics:
             statistic.add(batch, mask)
+        if self._follow is not None:
+            self._print_all(self._follow.add(batch, mask))
         if self._view is not None and len(batch) > batch.foreign:
             self._print_packets(batch, mask)
 
@@ -360,10 +372,23 @@ class _Run:
         chosen = None if mask is None else np.flatnonzero(mask)
         if chosen is not None and not len(chosen):
             return
-        for piece in self._view.write(batch, chosen):
+        self._print_all(self._view.write(batch, chosen))
+
+    def _print_all(self, pieces: Iterable[bytes | memoryview]) -> None:
+        for piece in pieces:
             self._out.write(piece)
         if self._flush:
             self._out.flush()
+
+    def _end_follow(self) -> int:
+        """The end of the dialogue; its exit status."""
+        if self._follow is None:
+            return EXIT_OK
+        self._print_all(self._follow.end())
+        self._out.flush()
+        for sentence in self._follow.remarks(self._source.name, self._tracker.connections):
+            complain(sentence)
+        return EXIT_OK if self._follow.chosen else EXIT_INPUT
 
     def _print_statistics(self) -> None:
         """The result, at the end."""
@@ -392,7 +417,7 @@ class _Run:
 
     def _print(self, statistic: Statistic) -> None:
         """A statistic below what was printed before, with an empty line between."""
-        if self._config.output != "json" and (self._shown or self._view is not None):
+        if self._config.output != "json" and (self._shown or self._printing):
             self._out.write(b"\n")
         self._shown += 1
         for line in self._lines_of(statistic):
