@@ -16,6 +16,7 @@ from vsockdump import __version__
 
 if TYPE_CHECKING:
     from vsockdump.config import Config, LiveOptions
+    from vsockdump.output.extract import ExtractOptions
     from vsockdump.output.follow import FollowOptions
     from vsockdump.output.rotation import RingBuffer, Savefiles
 
@@ -164,8 +165,9 @@ def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespac
     try:
         text = _filter_text(parser, arguments)
         # Packets that are only written need not be tracked; see pipeline.
-        shown = arguments.statistics or arguments.print_packets or arguments.follow
-        only_written = arguments.write and not shown
+        tracked = arguments.statistics or arguments.print_packets
+        tracked = tracked or arguments.follow or arguments.extract
+        only_written = arguments.write and not tracked
         keep_state = None if only_written else True
         lines = explanation(text, arguments.print_program, keep_state)
         for remark in remarks(text, keep_state) if arguments.print_program > 1 else ():
@@ -347,6 +349,25 @@ def _parser() -> argparse.ArgumentParser:
         " sides, or of the initiator or acceptor",
     )
     add(
+        "--extract",
+        metavar="DIR",
+        help="write what each side of each connection sent to a file of DIR, with an index",
+    )
+    add(
+        "--max-segments",
+        metavar="N",
+        type=_positive,
+        help="with --extract: let so many pieces of data wait for the filter, and list so many"
+        " gaps and messages (default 1000000)",
+    )
+    add(
+        "--max-held",
+        metavar="MIB",
+        type=_positive,
+        help="with --extract, a filter, and no plain file to read again: hold so many MiB of"
+        " data for it (default 256)",
+    )
+    add(
         "-P",
         "--print",
         dest="print_packets",
@@ -473,6 +494,23 @@ def _follow(
     return options
 
 
+def _extract(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> "ExtractOptions | None":
+    """What --extract asks for, with its limits."""
+    if arguments.extract is None:
+        if arguments.max_segments or arguments.max_held:
+            parser.error("--max-segments and --max-held go with --extract")
+        return None
+    from vsockdump.output.extract import ExtractOptions
+
+    options = ExtractOptions(arguments.extract)
+    return options._replace(
+        segments=arguments.max_segments or options.segments,
+        held=(arguments.max_held or 0) << 20 or options.held,
+    )
+
+
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
     from vsockdump.config import Config
     from vsockdump.output.rows import Kind
@@ -491,7 +529,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
     rotation = _rotation(parser, arguments)
     statistics, postrotate = _statistics(parser, arguments, rotation is not None)
     follow = _follow(parser, arguments)
-    prints = arguments.print_packets or not (statistics or arguments.write or follow)
+    extract = _extract(parser, arguments)
+    prints = arguments.print_packets or not (statistics or arguments.write or follow or extract)
     if arguments.write == "-" and (prints or statistics or follow):
         parser.error("-w - and other output cannot both go to stdout")
     dump = None
@@ -528,6 +567,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         rotation=rotation,
         postrotate=postrotate,
         follow=follow,
+        extract=extract,
         max_connections=arguments.max_connections,
         colour=colour,
         live=_live(parser, arguments),

@@ -1,10 +1,13 @@
 """What a run is to do: the command line as one frozen value."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vsockdump.output.follow import FollowOptions
 from vsockdump.output.rotation import RingBuffer, Savefiles
 from vsockdump.output.text import TextOptions
+
+if TYPE_CHECKING:
+    from vsockdump.output.extract import ExtractOptions
 
 
 class LiveOptions(NamedTuple):
@@ -29,7 +32,7 @@ class Config(NamedTuple):
     arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
     of a filter, "" lets all packets through.  `rotation` makes several files of what is
     written, each of which the command `postrotate` gets.  `follow` shows the dialogue of a
-    connection.
+    connection, `extract` writes streams to files.
     """
 
     read: str | None
@@ -47,6 +50,7 @@ class Config(NamedTuple):
     rotation: Savefiles | RingBuffer | None = None
     postrotate: str | None = None
     follow: FollowOptions | None = None
+    extract: "ExtractOptions | None" = None
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()

@@ -34,6 +34,7 @@ from vsockdump.track.tracker import Tracker
 if TYPE_CHECKING:
     from vsockdump.filters.bpf import Program
     from vsockdump.filters.filter import Filter
+    from vsockdump.output.extract import Extract
     from vsockdump.output.postrotate import PostRotate
 
 EXIT_OK = 0
@@ -104,7 +105,8 @@ def _wanted(config: Config) -> _Wanted:
 def _tracks(config: Config, wanted: "Filter | None") -> bool:
     """Whether anything of the run needs connections."""
     asked = wanted is not None and wanted.needs_tracking
-    return asked or config.print_packets or bool(config.statistics) or config.follow is not None
+    streams = config.follow is not None or config.extract is not None
+    return asked or config.print_packets or bool(config.statistics) or streams
 
 
 class _Start(NamedTuple):
@@ -211,6 +213,7 @@ class _Run:
         self._selection = wanted.selection
         self._view = view
         self._follow = _follow(config)
+        self._extract: Extract | None = None  # its directory is made by the run's user
         self._filter = wanted.filter
         self._track = _tracks(config, wanted.filter)
         ahead = config.limit and self._filter is not None and self._filter.needs_tracking
@@ -236,13 +239,15 @@ class _Run:
             if refresh:
                 events.every(refresh, partial(self._refresh, index))
         drawing = self._in_place and any(refreshes)
-        silent = config.write is not None and not self._printing and not drawing
+        to_files = config.write is not None or config.extract is not None
+        silent = to_files and not self._printing and not drawing
         if silent and self._progress.wanted:
             events.every(LiveProgress.EVERY_S, self._progress.update)
 
     def run(self) -> int:
         """Read to the end, to -c, to damage or to ^C; then finish what was begun."""
         config = self._config
+        self._extract = self._extraction()
         if config.write is None:
             status = self._read(None)
         else:
@@ -250,6 +255,7 @@ class _Run:
                 status = self._read(writer)
         self._progress.clear()
         status = self._end_follow() or status
+        self._end_extraction()
         self._print_statistics()
         self._out.flush()
         if self._source.counts() is not None:
@@ -356,8 +362,10 @@ class _Run:
         self._foreign += batch.foreign
         self._vsock += len(batch) - batch.foreign
         self._chosen += _count(batch, mask)
-        if self._selection is not None and self._statistics:
+        if self._selection is not None and (self._statistics or self._extract):
             self._selection.add(batch, mask)
+        if self._extract is not None:
+            self._extract.add(batch)
         for statistic in self._statistics:
             statistic.add(batch, mask)
         if self._follow is not None:
@@ -379,6 +387,23 @@ class _Run:
             self._out.write(piece)
         if self._flush:
             self._out.flush()
+
+    def _extraction(self) -> "Extract | None":
+        """The files of streams; without a filter to wait for, of all connections seen."""
+        config = self._config
+        if config.extract is None:
+            return None
+        from vsockdump.output.extract import Extract
+
+        selection = None if self._filter is None else self._selection
+        return Extract(config.extract, self._source, config.max_connections, selection)
+
+    def _end_extraction(self) -> None:
+        """Write what is left of the streams, and say what they lack."""
+        if self._extract is not None:
+            self._extract.close()
+            for sentence in self._extract.remarks():
+                complain(sentence)
 
     def _end_follow(self) -> int:
         """The end of the dialogue; its exit status."""

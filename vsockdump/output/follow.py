@@ -22,7 +22,7 @@ from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch, Known
 from vsockdump.columns import Mask, tracked
 from vsockdump.output.tables import counted
-from vsockdump.track.stream import Gap, Kind, Piece, Streams, gap_of, pieces_of
+from vsockdump.track.stream import Gap, Kind, Piece, Streams, gap_of, merged, pieces_of
 from vsockdump.wire import Seqpacket, Shutdown
 
 SIDES: Final = ("initiator", "acceptor")
@@ -185,11 +185,12 @@ class Follow:
         if piece.kind == Kind.DATA:
             gap = Gap(piece.offset, piece.len, piece.len, "filter")
         if gap is not None:
-            first, before = self._hidden.get((piece.side, gap.why), (piece, gap._replace(least=0)))
-            least = before.least + gap.least
-            size = None if None in (before.size, gap.size) else least
-            more = Gap(before.offset, size, least, gap.why)
-            self._hidden[piece.side, gap.why] = _Missing(first, more)
+            key = piece.side, gap.why
+            hidden = self._hidden.get(key)
+            if hidden is None:
+                self._hidden[key] = _Missing(piece, gap)
+            else:
+                self._hidden[key] = hidden._replace(gap=merged(hidden.gap, gap))
 
     def _show_hidden(self) -> Iterator[str | bytes]:
         for missing in self._hidden.values():
@@ -207,19 +208,20 @@ def _bytes(text: str | bytes) -> bytes:
     return text.encode() if isinstance(text, str) else text
 
 
-def _head(batch: Batch, row: int) -> Head:
-    """The head by a connection's first packet, as the tracker takes it."""
-    virtio, after = batch.rows[row]["virtio"], tracked(batch)[row]
+def ends_in(batch: Batch, row: int) -> tuple[Endpoint, Endpoint]:
+    """Initiator and acceptor as they stand in a packet of a tracked batch."""
+    virtio = batch.rows[row]["virtio"]
     source = Endpoint(int(virtio["src_cid"]), int(virtio["src_port"]))
     target = Endpoint(int(virtio["dst_cid"]), int(virtio["dst_port"]))
-    initiator, acceptor = (target, source) if after["side"] else (source, target)
-    return Head(
-        int(after["conn"]),
-        initiator,
-        acceptor,
-        bool(after["known"] & Known.SIDE),
-        wire.name_of(wire.SocketType, int(virtio["type"])),
-    )
+    return (target, source) if tracked(batch)[row]["side"] else (source, target)
+
+
+def _head(batch: Batch, row: int) -> Head:
+    """The head by a connection's first packet, as the tracker takes it."""
+    after = tracked(batch)[row]
+    kind = wire.name_of(wire.SocketType, int(batch.rows[row]["virtio"]["type"]))
+    sides_known = bool(after["known"] & Known.SIDE)
+    return Head(int(after["conn"]), *ends_in(batch, row), sides_known, kind)
 
 
 def form_of(options: FollowOptions, numeric: bool, colour: bool) -> Form:

@@ -124,6 +124,12 @@ def gap_of(piece: Piece) -> Gap | None:
     return None
 
 
+def merged(gap: Gap, more: Gap) -> Gap:
+    """Two gaps of one reason as one, which begins where the first does."""
+    least = gap.least + more.least
+    return Gap(gap.offset, None if None in (gap.size, more.size) else least, least, gap.why)
+
+
 def pieces_of(rows: Rows) -> Iterator[Piece]:
     """The rows as Python's own values, which are quick to read one by one."""
     return map(Piece._make, rows.tolist())
