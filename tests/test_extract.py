@@ -206,7 +206,9 @@ def test_what_the_window_loses_is_a_gap(
     whole = {
         side: data for (of, side), data in sent(traffic, all_of(traffic)).items() if of == conn
     }
-    for stream in index_of(folder / "out", listed=False):
+    streams = index_of(folder / "out", listed=False)
+    assert set(whole) == {int(stream["side"] == "acceptor") for stream in streams}
+    for stream in streams:
         data = (folder / "out" / stream["file"]).read_bytes()
         expected = whole[stream["side"] == "acceptor"]
         assert conn == stream["conn"]

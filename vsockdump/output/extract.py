@@ -130,8 +130,9 @@ class Extract:
     def close(self) -> None:
         """Write what waits, and the index."""
         self._take_all(self._held.drain())
-        for stream in self._written():
-            self._note_passed_over(stream)
+        for stream in self._known.values():
+            if stream.passed_over is not None and self._is_chosen(stream):
+                self._end(stream)
         self._files.write(INDEX, "".join(self._index()).encode(), first=True)
         self._files.close()
 
@@ -188,18 +189,31 @@ class Extract:
         numbers, first = np.unique(flows, return_index=True)
         for number, part in zip(numbers.tolist(), np.split(pieces, first[1:]), strict=False):
             stream = self._known[number]
-            if self._selection is None or stream.conn in self._selection:
+            if self._is_chosen(stream):
                 self._write(stream, part, read)
             else:
                 _pass_over(stream, part)
+
+    def _is_chosen(self, stream: _Stream) -> bool:
+        return self._selection is None or stream.conn in self._selection
+
+    def _end(self, stream: _Stream) -> None:
+        """A stream that was chosen when its last pieces, or all, had left the window."""
+        if stream.passed_over is not None and stream.passed_over.least:
+            self._begin(stream)
+        self._note_passed_over(stream)
+
+    def _begin(self, stream: _Stream) -> None:
+        if stream.digest is None:
+            stream.digest = hashlib.sha256()
+            self._files.write(stream.file, b"", first=True)
 
     def _write(self, stream: _Stream, pieces: Rows, read: Reader) -> None:
         self._note_passed_over(stream)
         for piece in pieces_of(pieces):
             self._note(stream, piece)
-        if stream.digest is None and (pieces["kind"] == int(Kind.DATA)).any():
-            stream.digest = hashlib.sha256()
-            self._files.write(stream.file, b"", first=True)
+        if (pieces["kind"] == int(Kind.DATA)).any():
+            self._begin(stream)
         data = joined(pieces, read)
         if data:
             stream.digest.update(data)
