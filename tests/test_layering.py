@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).parent.parent / "vsockdump"
 # From low to high; a module imports only from its own rank and below.
 RANKS = (
     ("wire",),
-    ("address", "batch"),
+    ("address", "amounts", "batch"),
     ("columns", "capture", "track", "layers"),
+    ("findings",),
     ("fields",),
     ("filters",),
     ("output",),

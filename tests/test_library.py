@@ -1,9 +1,10 @@
 """vsockdump.open(): packets and connections for scripts."""
 
+import json
 from pathlib import Path
 
 import pytest
-from running import ALL_CAPTURES, CAPTURES, Pcapng, run
+from running import ALL_CAPTURES, CAPTURES, Pcapng, lines, run
 from scenario import parse
 
 import vsockdump
@@ -65,3 +66,15 @@ def test_no_capture() -> None:
     """A file that is none raises at once."""
     with pytest.raises(CaptureError, match="not a pcap"):
         vsockdump.open(__file__)
+
+
+def test_findings() -> None:
+    """What -z findings lists, with the same sentences."""
+    path = CAPTURES / "k612_shutdowns.pcap"
+    listed = [json.loads(line) for line in lines("-r", path, "-z", "findings", "--json")]
+    with vsockdump.open(str(path)) as capture:
+        found = capture.findings
+    names = ("conn", "packet", "time_ns", "times", "severity", "message")
+    assert [row["finding"] for row in listed] == [finding.name for finding in found]
+    for row, finding in zip(listed, found, strict=True):
+        assert [row[name] for name in names] == [getattr(finding, name) for name in names]

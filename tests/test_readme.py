@@ -7,6 +7,7 @@ import pytest
 from running import run
 
 from vsockdump.fields import FIELDS
+from vsockdump.findings.registry import RULES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -19,6 +20,11 @@ def field_table() -> str:
         names = ", ".join(f"`{name}`" for name in field.names)
         rows.append(f"| {names} | {field.meaning} |")
     return "\n".join(rows)
+
+
+def findings_table() -> str:
+    """The README's table of findings, from the registry."""
+    return "\n".join(f"| `{rule.name}` | {rule.severity.word} | {rule.what} |" for rule in RULES)
 
 
 def examples() -> list[tuple[str, str]]:
@@ -34,6 +40,11 @@ def examples() -> list[tuple[str, str]]:
 def test_fields_are_all_in_the_readme() -> None:
     """The table of fields is that of the registry."""
     assert field_table() in README
+
+
+def test_findings_are_all_in_the_readme() -> None:
+    """The table of findings is that of the registry."""
+    assert findings_table() in README
 
 
 def test_there_are_examples() -> None:

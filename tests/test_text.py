@@ -202,18 +202,20 @@ def test_every_way_of_being_malformed_is_explained(tmp_path: Path) -> None:
     assert [
         "#- ! malformed",
         "\tmalformed: frame shorter than the 32-byte monitor header",
-        "#- ! malformed",
-        "\tmalformed: snaplen cuts the monitor header",
+        "#- [headers cut]",
+        "\theaders cut: snaplen cuts the monitor header",
         "#- guest 3:1 > host:2 VIRTIO PAYLOAD length 11 ! malformed",
         "\tmalformed: transport header length is less than the 44 bytes of virtio",
         "#1 guest 3:1 > host:2 RW 10 [mid-stream] ! short payload, malformed",
         "\tbuf_alloc 262144, fwd_cnt 0, open",
-        "\tshort payload: fewer bytes in the frame than len says",
+        "\tshort payload: the frame of guest 3:1 carries 0 bytes and its len says 10",
         "\tmalformed: transport header runs past the end of the frame",
-        "#- guest 3:1 > host:2 VIRTIO PAYLOAD length 10 ! malformed",
-        "\tmalformed: snaplen cuts the transport header",
+        "#- guest 3:1 > host:2 VIRTIO PAYLOAD length 10 [headers cut]",
+        "\theaders cut: snaplen cuts the transport header",
         "#- guest 3:1 > host:2 NO_INFO PAYLOAD length 54",
-        "#- guest 3:1 > host:2 transport 7 op 9 length 54",
+        "#- guest 3:1 > host:2 transport 7 op 9 length 54 ! unknown transport",
+        "\tunknown transport: the monitor header names transport 7, which has no header that is"
+        " known",
     ] == lines("-r", path, "-t", "-v")
 
 
@@ -228,10 +230,12 @@ def test_numbers_without_a_name(tmp_path: Path) -> None:
     path = pcap(tmp_path / "unknown.pcap", text)
     shown = [line.split(" ", 1)[1].partition(" free ")[0] for line in lines("-r", path, "-t")]
     assert [
-        "hypervisor:1 > local:2 type 9 RW 1 [mid-stream] ! unknown type",
-        "any:1 > guest 1099511627779:4294967295 op 77 0x80000001 [mid-stream] ! unknown op",
-        "guest 18446744073709551615:4294967295 > guest 5:0 SHUTDOWN RCV|0xf0000000 [mid-stream]",
-        "guest 3:1 > host:2 SEQPACKET RW 1 EOM|EOR|0x4 [mid-stream]",
+        "hypervisor:1 > local:2 type 9 RW 1 [mid-stream] ! unknown type, reserved cid",
+        "any:1 > guest 1099511627779:4294967295 op 77 0x80000001 [mid-stream, flags]"
+        " ! unknown op, reserved cid",
+        "guest 18446744073709551615:4294967295 > guest 5:0 SHUTDOWN RCV|0xf0000000 [mid-stream]"
+        " ! reserved cid, shutdown flags",
+        "guest 3:1 > host:2 SEQPACKET RW 1 EOM|EOR|0x4 [mid-stream] ! message flags",
     ] == shown
 
 

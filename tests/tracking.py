@@ -9,7 +9,8 @@ packet, behind `=>`:
 
 The state word comes first.  Then, in any order, name=value for what is of interest (`-`:
 unknown), and in brackets all marks of the packet.  Values that are not named are not
-compared; marks always are.
+compared; marks always are, but for those of small buffers, which most charts have, and those
+that the state says as well.
 
 Rules for editors: the helpers hold no opinion about what is right.
 """
@@ -30,13 +31,24 @@ import vsockdump.track.tracker
 import vsockdump.track.window
 from vsockdump.batch import Batch, Known, Rows
 from vsockdump.capture.reader import ROWS, FileReader
-from vsockdump.track.marks import words
+from vsockdump.findings.registry import words
+from vsockdump.track.marks import Mark
 from vsockdump.track.states import state_word
 from vsockdump.track.store import DEFAULT_CAP, Store
 
 CAPTURES: Final = Path(__file__).parent.parent / "captures"
 TRACKER: Final = vsockdump.track.tracker
 WINDOW: Final = vsockdump.track.window
+
+
+_UNTOLD: Final = int(
+    Mark.SMALL_BUFFER
+    | Mark.BUFFER_CHANGED
+    | Mark.OWN_BUFFER
+    | Mark.REFUSED
+    | Mark.RESET
+    | Mark.CLOSE_TIMEOUT
+)
 
 
 def uncompiled(name: str) -> ModuleType:
@@ -71,6 +83,7 @@ class Tracking(NamedTuple):
     tracked: Rows
     data: list[bytes]  # the captured stream bytes of each packet
     stalls: Rows
+    events: Rows
     tracker: Any
 
     @property
@@ -117,8 +130,8 @@ class Tracking(NamedTuple):
         return int(self.tracked[name][row]) if self.tracked["known"][row] & flag else None
 
     def marks(self) -> list[list[str]]:
-        """The marks of each packet, in words."""
-        return [words(int(marks)) for marks in self.tracked["marks"]]
+        """The marks of each packet, in words, but for those that charts leave out."""
+        return [words(int(marks) & ~_UNTOLD) for marks in self.tracked["marks"]]
 
 
 def track(
@@ -132,7 +145,7 @@ def track(
     """Feed batches to a tracker and keep what comes out."""
     tracker = tracker or module.Tracker(cap)
     tracker.set_taps(list(taps))
-    rows, tracked, stalls = [], [], []
+    rows, tracked, stalls, events = [], [], [], []
     data: list[bytes] = []
     for batch in source:
         after = tracker.track(batch).tracked
@@ -140,11 +153,17 @@ def track(
         rows.append(batch.rows.copy())
         tracked.append(after.copy())
         stalls.append(batch.stalls)
+        events.append(batch.events)
         data += [
             bytes(batch.buffer[int(row["data_at"]) :][: int(row["data_cap"])]) for row in after
         ]
     return Tracking(
-        np.concatenate(rows), np.concatenate(tracked), data, np.concatenate(stalls), tracker
+        np.concatenate(rows),
+        np.concatenate(tracked),
+        data,
+        np.concatenate(stalls),
+        np.concatenate(events),
+        tracker,
     )
 
 
@@ -179,6 +198,7 @@ def differences(one: Tracking, other: Tracking) -> list[str]:
     fields = [
         ("tracked", one.tracked, other.tracked),
         ("stalls", one.stalls, other.stalls),
+        ("events", one.events, other.events),
         ("connections", one.connections, other.connections),
         ("flows", one.flows, other.flows),
     ]

@@ -132,7 +132,7 @@ FLAT_DTYPE: Final = _flat(PACKET_DTYPE)
 TRACKED_DTYPE: Final = np.dtype(
     [
         ("conn", "u8"),  # from 1; 0: belongs to no connection
-        ("marks", "u4"),  # track.marks.Mark
+        ("marks", "u8"),  # track.marks.Mark
         ("data_at", "u4"),  # the stream's own bytes in the buffer, the tap's repeat left out
         ("data_cap", "u4"),  # bytes of them captured
         ("data_len", "u4"),  # bytes of them sent
@@ -162,11 +162,12 @@ class Batch:
     `rows` has PACKET_DTYPE and `tracked` TRACKED_DTYPE, both of shape (n,); `buffer` holds
     the bytes that the `*_at` columns point to, laid out as `layout` says.  `blocks` are the
     pcapng blocks, whole, that stand in the file before the first row and are not packets.
-    `stalls`, of track.store.STALL_DTYPE, are those that ended in the batch.  Before the
-    tracker has seen it, `tracked` and `stalls` are None.
+    `stalls`, of track.store.STALL_DTYPE, are those that ended in the batch, and `events`, of
+    track.store.EVENT_DTYPE, what was noticed in it.  Before the tracker has seen it,
+    `tracked`, `stalls` and `events` are None.
     """
 
-    __slots__ = ("_foreign", "blocks", "buffer", "layout", "rows", "stalls", "tracked")
+    __slots__ = ("_foreign", "blocks", "buffer", "events", "layout", "rows", "stalls", "tracked")
 
     def __init__(
         self,
@@ -176,6 +177,7 @@ class Batch:
         blocks: tuple[bytes, ...] = (),
         tracked: Rows | None = None,
         stalls: Rows | None = None,
+        events: Rows | None = None,
     ) -> None:
         self.rows = rows
         self.buffer = buffer
@@ -183,6 +185,7 @@ class Batch:
         self.blocks = blocks
         self.tracked = tracked
         self.stalls = stalls
+        self.events = events
         self._foreign: int | None = None
 
     @property
@@ -211,4 +214,4 @@ class Batch:
         return self._with(self.rows.copy(), memoryview(bytes(self.buffer)), tracked)
 
     def _with(self, rows: Rows, buffer: memoryview, tracked: Rows | None) -> "Batch":
-        return Batch(rows, buffer, self.layout, self.blocks, tracked, self.stalls)
+        return Batch(rows, buffer, self.layout, self.blocks, tracked, self.stalls, self.events)

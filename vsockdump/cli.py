@@ -39,7 +39,7 @@ _COMPILED_MODULES = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run vsockdump; returns the exit status.
 
-    0 done, 1 bad input, failed capture or output, 2 wrong usage.
+    0 done, 1 bad input, failed capture or output, 2 wrong usage, 3 found what --fail-on names.
     """
     # Threads of NumPy's linear algebra, which is not used here, cost start-up and memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _filter_help()
     if arguments.print_program:
         return _print_program(parser, arguments)
+    if any(text.partition(",")[2].startswith("explain") for text in arguments.statistics or ()):
+        return _explain_findings(parser, arguments)
     if arguments.list_interfaces or arguments.doctor:
         return _look_at_machine(arguments.doctor)
     return _run(parser, arguments)
@@ -136,6 +138,23 @@ def version() -> str:
         how = "pure Python, slower: no C compiler was found when it was installed"
     python = ".".join(map(str, sys.version_info[:3]))
     return f"vsockdump {__version__} ({how}; Python {python})"
+
+
+def _explain_findings(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """-z findings,explain and -z findings,explain NAME: no packets are looked at."""
+    from vsockdump.findings.registry import FindingError, explain
+
+    if len(arguments.statistics) > 1 or arguments.read or arguments.interface or arguments.write:
+        parser.error("-z findings,explain looks at no packets and takes no other options")
+    name, _, rest = arguments.statistics[0].partition(",")
+    asked = [rest.removeprefix("explain").strip(" ,"), *arguments.filter]
+    if name != "findings" or len(list(filter(None, asked))) > 1:
+        parser.error("what explains one finding is -z findings,explain NAME")
+    try:
+        return _say(explain("".join(asked)))
+    except FindingError as error:
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_USAGE
 
 
 def _list_fields() -> int:
@@ -218,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Packet analyzer for AF_VSOCK.",
         epilog="Without -r a vsock monitor is captured live.  Exit status: 0 done, 1 bad input,"
-        " failed capture or output, 2 wrong usage.",
+        " failed capture or output, 2 wrong usage, 3 found what --fail-on names.",
     )
     add = parser.add_argument
     add("--version", action="store_true", help="print the version and how it was built")
@@ -228,6 +247,11 @@ def _parser() -> argparse.ArgumentParser:
     add("-i", dest="interface", metavar="IFACE", help="capture on this vsock monitor")
     add("-w", dest="write", metavar="FILE", help="write the packets to this capture; - is stdout")
     add("-c", dest="limit", metavar="N", type=_positive, default=0, help="stop after N packets")
+    add(
+        "--annotate",
+        action="store_true",
+        help="with -w: write findings into the pcapng file, as comments of packets",
+    )
     add("-U", action="store_true", help="as in tcpdump; here -w never keeps packets back")
     files = parser.add_argument_group("several files (with -w)")
     add = files.add_argument
@@ -339,8 +363,14 @@ def _parser() -> argparse.ArgumentParser:
         dest="statistics",
         metavar="NAME",
         action="append",
-        help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS;"
+        help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS,"
+        " findings, findings,explain [NAME], connects, stalls;"
         " with another ,SECONDS it is shown again so often while a capture runs",
+    )
+    add(
+        "--fail-on",
+        choices=("warn", "error"),
+        help="exit with status 3 if anything that severe, or more so, is found",
     )
     add(
         "--follow",
@@ -528,6 +558,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
             parser.error(f"-E takes header=y or header=n, not {setting}")
     rotation = _rotation(parser, arguments)
     statistics, postrotate = _statistics(parser, arguments, rotation is not None)
+    if arguments.annotate and not arguments.write:
+        parser.error("--annotate writes comments into the file of -w FILE")
     follow = _follow(parser, arguments)
     extract = _extract(parser, arguments)
     prints = arguments.print_packets or not (statistics or arguments.write or follow or extract)
@@ -566,6 +598,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         line_buffered=arguments.line_buffered,
         rotation=rotation,
         postrotate=postrotate,
+        annotate=arguments.annotate,
+        fail_on=arguments.fail_on,
         follow=follow,
         extract=extract,
         max_connections=arguments.max_connections,

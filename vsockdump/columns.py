@@ -99,13 +99,13 @@ def is_known(bit: Known) -> OfBatch:
 
 def has_marks(marks: int) -> OfBatch:
     """Packets with at least one of these marks."""
-    wanted = int(marks)
+    wanted = np.uint64(marks)
     return lambda batch: (tracked(batch)["marks"] & wanted) != 0
 
 
 def marks_of(marks: int) -> OfBatch:
     """The marks column, reduced to these marks."""
-    wanted = int(marks)
+    wanted = np.uint64(marks)
     return lambda batch: tracked(batch)["marks"] & wanted
 
 

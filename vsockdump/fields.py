@@ -32,7 +32,8 @@ from vsockdump.columns import (
     timed,
     tracked_column,
 )
-from vsockdump.track.marks import MARKS
+from vsockdump.findings.registry import WORDS
+from vsockdump.findings.registry import words as _words
 from vsockdump.track.states import State, state_word
 
 MARK_SEPARATOR: Final = ","
@@ -117,7 +118,7 @@ def _codes_of(field: wire.Field) -> dict[str, int]:
 
 
 def _mark_words(marks: int) -> str:
-    return MARK_SEPARATOR.join(text.word for mark, text in MARKS.items() if marks & mark)
+    return MARK_SEPARATOR.join(_words(marks))
 
 
 def _whole_payload(batch: Batch) -> Column:
@@ -228,9 +229,9 @@ _OURS: Final = (
         Show.WORD,
         "what was noticed about the packet",
         tracked_column("marks"),
-        has_marks(0xFFFFFFFF),
+        has_marks(2**64 - 1),
         words=_mark_words,
-        codes={text.word.replace(" ", "-"): int(mark) for mark, text in MARKS.items()},
+        codes={word.replace(" ", "-"): mark for mark, word in WORDS.items()},
         tracked=True,
     ),
     FieldDef(

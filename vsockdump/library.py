@@ -14,8 +14,10 @@ from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch, Known, Layers, Malformed
 from vsockdump.capture.reader import FileReader
+from vsockdump.findings.collector import Case, Collector
+from vsockdump.findings.registry import words
+from vsockdump.findings.rule import UNKNOWN_ENDS, sentence
 from vsockdump.output.statistics import ends, socket_type
-from vsockdump.track.marks import words
 from vsockdump.track.states import state_word
 from vsockdump.track.store import DEFAULT_CAP, ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
@@ -134,6 +136,29 @@ class Connection:
         return f"<Connection {self.number} {self.initiator} > {self.acceptor} {self.state}>"
 
 
+class Finding:
+    """One finding in one connection.
+
+    name, severity: as in the registry.  message: what happened.  conn: number of the
+    connection, packet: number of the packet that shows it first, each None where it has none.
+    time_ns: since 1970, or None.  times: how often it was seen.
+    """
+
+    __slots__ = ("conn", "message", "name", "packet", "severity", "time_ns", "times")
+
+    def __init__(self, case: Case, pair: tuple[Endpoint, Endpoint] | None) -> None:
+        event = case.event
+        self.name, self.severity = case.rule.name, case.rule.severity.word
+        names = UNKNOWN_ENDS if pair is None else (str(pair[0]), str(pair[1]))
+        self.message = sentence(case.rule, event, names)
+        self.conn, self.packet = event.conn or None, event.packet or None
+        self.time_ns = None if event.time_ns == NO_TIME else event.time_ns
+        self.times = case.times
+
+    def __repr__(self) -> str:
+        return f"<Finding {self.severity} {self.name} {self.message!r}>"
+
+
 class Capture:
     """A capture file; iterate over it for packets, once, in order.
 
@@ -143,6 +168,7 @@ class Capture:
     def __init__(self, path: str, max_connections: int = DEFAULT_CAP) -> None:
         self._reader = FileReader(path)
         self._tracker = Tracker(max_connections)
+        self._collector = Collector(self._tracker)
         self._batches = self._tracked()
 
     def __enter__(self) -> "Capture":
@@ -163,7 +189,8 @@ class Capture:
     def _tracked(self) -> Iterator[Batch]:
         for batch in self._reader.batches():
             self._tracker.set_taps([place.tap for place in self._reader.interfaces])
-            yield self._tracker.track(batch)
+            self._collector.add(self._tracker.track(batch))
+            yield batch
         self._tracker.finish()
 
     def batches(self) -> Iterator[Batch]:
@@ -182,6 +209,12 @@ class Capture:
         for _ in self._batches:
             pass
         return [Connection(*rows) for rows in self._tracker.store.rows()]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, in order of their packets; reads the file to its end."""
+        pairs = {each.number: (each.initiator, each.acceptor) for each in self.connections}
+        return [Finding(case, pairs.get(case.event.conn)) for case in self._collector.cases()]
 
 
 def _named(values: Any, number: Any) -> Any:

@@ -20,9 +20,12 @@ from vsockdump.capture.source import Source
 from vsockdump.columns import Mask, foreign
 from vsockdump.config import Config
 from vsockdump.events import Events
+from vsockdump.findings.rule import Severity
+from vsockdump.output.annotations import comments
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
+from vsockdump.output.findings import Findings
 from vsockdump.output.follow import Follow, form_of
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 EXIT_OK = 0
 EXIT_INPUT = 1
+EXIT_FOUND = 3
 
 
 def run(config: Config) -> int:
@@ -105,8 +109,9 @@ def _wanted(config: Config) -> _Wanted:
 def _tracks(config: Config, wanted: "Filter | None") -> bool:
     """Whether anything of the run needs connections."""
     asked = wanted is not None and wanted.needs_tracking
+    judged = config.annotate or config.fail_on is not None
     streams = config.follow is not None or config.extract is not None
-    return asked or config.print_packets or bool(config.statistics) or streams
+    return asked or judged or streams or config.print_packets or bool(config.statistics)
 
 
 class _Start(NamedTuple):
@@ -210,6 +215,7 @@ class _Run:
         self._source = source = start.source
         self._tracker = tracker
         self._statistics = statistics
+        self._judge = Findings(tracker, wanted.selection) if config.fail_on else None
         self._selection = wanted.selection
         self._view = view
         self._follow = _follow(config)
@@ -262,12 +268,25 @@ class _Run:
             self._say_counts()
         elif self._events.caught:
             complain(f"stopped after {self._vsock + self._foreign} packets.")
-        return status or self._summary()
+        return status or self._summary() or self._judgement()
+
+    def _judgement(self) -> int:
+        """Whether something was found that --fail-on asks about."""
+        if self._judge is None:
+            return EXIT_OK
+        limit = Severity[str(self._config.fail_on).upper()]
+        worst = self._judge.worst()
+        return EXIT_FOUND if worst is not None and worst >= limit else EXIT_OK
+
+    def _takers(self) -> list[Statistic]:
+        """All that take batches for what is said at the end."""
+        return self._statistics if self._judge is None else [*self._statistics, self._judge]
 
     def _writer(self, path: str) -> CaptureFile:
         rotation = self._config.rotation
         ways = rotation.of(path) if rotation else None
-        writer = CaptureFile(path, self._source, ways, self._finished)
+        notes = comments if self._config.annotate else None
+        writer = CaptureFile(path, self._source, ways, self._finished, comments=notes)
         if self._source.live and writer.tick_s is not None:
             self._events.every(writer.tick_s, writer.tick)
         return writer
@@ -362,11 +381,12 @@ class _Run:
         self._foreign += batch.foreign
         self._vsock += len(batch) - batch.foreign
         self._chosen += _count(batch, mask)
-        if self._selection is not None and (self._statistics or self._extract):
+        takers = self._takers()
+        if self._selection is not None and (takers or self._extract is not None):
             self._selection.add(batch, mask)
         if self._extract is not None:
             self._extract.add(batch)
-        for statistic in self._statistics:
+        for statistic in takers:
             statistic.add(batch, mask)
         if self._follow is not None:
             self._print_all(self._follow.add(batch, mask))
@@ -418,14 +438,24 @@ class _Run:
     def _print_statistics(self) -> None:
         """The result, at the end."""
         self._tracker.finish(self._source.now_ns())
+        self._tell_of_drops()
         if self._in_place and self._shown:
             self._out.write(drawn(()).encode())
             self._shown = 0
         for statistic in self._statistics:
             self._print(statistic)
 
+    def _tell_of_drops(self) -> None:
+        """What the kernel dropped is a finding that no packet shows."""
+        counts = self._source.counts()
+        if counts is not None:
+            for taker in self._takers():
+                if isinstance(taker, Findings):
+                    taker.collector.dropped(counts.dropped, counts.received)
+
     def _refresh(self, index: int) -> None:
         """Show a statistic as it is now; on a terminal all of them, since they share it."""
+        self._tell_of_drops()
         with self._tracker.as_of(self._source.now_ns()):
             if self._in_place:
                 self._out.write(drawn(self._all_lines()).encode())

@@ -15,7 +15,8 @@ from recording import Recording, key
 from running import lines, packets_of, pcap_file
 from traffic import CONNECTIONS_AT_ONCE, DEFAULT_BUFFER, STALL_S
 
-from vsockdump.track.marks import MARKS
+from vsockdump.findings.registry import WRONG as WRONG_MARKS
+from vsockdump.findings.registry import words
 from vsockdump.wire import MAX_FRAME, MAX_PAYLOAD, Seqpacket
 
 # How the connections of each name end.
@@ -48,11 +49,19 @@ STATES: Final = {
     "guest answers late": "timed-out",
     "guest never confirms the close": "timed-out",
 }
-WRONG: Final = {"beyond its credit": {"over credit"}, "guest answers late": {"late"}}
+WRONG: Final = {
+    "closed with unread data": {"bytes lost"},
+    "initiator killed": {"bytes lost"},
+    "acceptor killed": {"bytes lost"},
+    "beyond its credit": {"over credit", "reset for overrun", "bytes lost"},
+    "guest ignores": {"unanswered"},
+    "guest answers late": {"late"},
+    "guest never confirms the close": {"close unanswered"},
+}
 # Packets to a guest are split, and there the tap of Linux 6.1 repeats payload.
 SPLIT: Final = {"host sends", "host sends messages"}
 REPEATING_KERNELS: Final = {"6.1"}
-TROUBLE: Final = {text.word for text in MARKS.values() if text.wrong}
+TROUBLE: Final = frozenset(words(WRONG_MARKS))
 
 
 def test_the_kernel_is_the_one_asked_for(machine: Machine) -> None:
@@ -226,9 +235,11 @@ def test_data_nobody_read(recording: Recording) -> None:
 
 def test_nothing_is_called_wrong_that_is_not(machine: Machine, recording: Recording) -> None:
     """The marks that mean trouble are where trouble was made; the tap's repeat is no trouble."""
+    expected = {(each.name, frozenset(WRONG.get(each.name, ()))) for each in recording.connections}
+    found = {(each.name, TROUBLE & set(each.conv["marks"])) for each in recording.connections}
+    assert expected == found
     for each in recording.connections:
         marks = set(each.conv["marks"])
-        assert (each.name, WRONG.get(each.name, set())) == (each.name, marks & TROUBLE)
         assert "mid-stream" not in marks
         repeats = machine.kernel.name in REPEATING_KERNELS and each.name in SPLIT
         assert (each.name, repeats) == (each.name, "tap repeat" in marks)

@@ -231,6 +231,18 @@ def test_json_statistics_are_lines(network: Network) -> None:
     assert all(json.loads(line)["z"] == "io" for line in result.out.splitlines())
 
 
+def test_what_only_time_tells_is_found_at_its_time(network: Network) -> None:
+    """A connect that nobody answers: not before 2 s, and then without another packet."""
+    with Listening(network, "-z", "findings,0.1", "--fail-on", "warn") as listening:
+        network.send(REQUEST)
+        listening.wait_for(b"no findings\n", "out")
+        listening.wait_for(b"did not answer the REQUEST of guest 3:1024", "out")
+        result = listening.end()
+    assert 3 == result.status
+    (first,) = {line for line in result.out.splitlines() if line.startswith("warn")}
+    assert first.startswith("warn vsock.connect.unanswered: ")
+
+
 def test_a_pipe_has_refreshed_statistics_too(network: Network) -> None:
     """tcpdump -w - | vsockdump -r - -z conv,0.1, and ^C there."""
     reading, writing = os.pipe()

@@ -79,7 +79,7 @@ masked: field AMPERSAND item (RELATION item | IN set)?
 listed: field IN set
 present: FIELD
 flag: FLAG item
-finding: FINDING item
+finding: FINDING (item | FIELD)
 sign: MIDSTREAM | STALLED
 search: (PAYLOAD | FIELD) (CONTAINS STRING | MATCHES (STRING | REGEX))
 length: (LESS | GREATER) NUMBER
@@ -401,7 +401,9 @@ class _Builder:
         return self._named(_item(tree.children[1]), Flag, "flag", list(FLAGS))
 
     def _finding(self, tree: Tree[Token]) -> Node:
-        return self._named(_item(tree.children[1]), Finding, "finding", list(findings()))
+        name = tree.children[1]
+        item = [name] if isinstance(name, Token) else _item(name)
+        return self._named(item, Finding, "finding", list(findings()))
 
     def _named(
         self, item: _Item, make: Callable[[str], Node], title: str, known: Sequence[str]

@@ -70,7 +70,8 @@ def _text(node: Node, directed: bool) -> str:
         case Flag(name):
             return f"flag {name}"
         case Finding(name):
-            return f"finding {name}"
+            # A field's name, which a dotted one looks like, has no hyphens.
+            return f"finding {name.replace('-', '_') if '.' in name else name}"
         case Sign(name):
             return name
         case Search(source, pattern, is_regex, ignore_case):

@@ -26,7 +26,7 @@ from vsockdump.columns import (
 )
 from vsockdump.fields import BY_NAME, FIELDS, FieldDef, Show
 from vsockdump.filters.tree import Compare, Node, Ranges, Search, complement
-from vsockdump.track.marks import WRONG
+from vsockdump.findings.registry import masks
 from vsockdump.track.states import TERMINAL, State
 
 FRAME_LENGTH: Final = "frame.len"
@@ -166,9 +166,7 @@ LIVING: Final[Ranges] = tuple(
 
 def findings() -> dict[str, int]:
     """The bits of the marks column for each name of a finding, and for each severity."""
-    names = dict(SOURCES["vsock.marks"].codes)
-    every = sum(names.values())
-    return {**names, "wrong": int(WRONG), "info": every & ~int(WRONG)}
+    return masks()
 
 
 def is_tracked(leaf: Node) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from vsockdump.fields import BY_NAME
-from vsockdump.filters.sources import CIDS, FLAGS, SHORT, SOURCES, findings
+from vsockdump.filters.sources import CIDS, FLAGS, SHORT, SOURCES
+from vsockdump.findings.registry import names_to_type
 
 
 class Word(NamedTuple):
@@ -61,8 +62,9 @@ WORDS: Final = (
     Word(
         ("finding",),
         "finding NAME",
-        "what was noticed about the packet; wrong and info are the kinds",
-        "finding over-credit",
+        "what was noticed about the packet; error, warn, note and chat are the kinds, wrong is"
+        " error or warn",
+        "finding credit.overrun",
     ),
     Word(
         ("payload", "contains", "matches"),
@@ -117,7 +119,7 @@ def help_lines() -> Iterator[str]:
     yield ""
     yield from _listing("Operations", SOURCES[SHORT["op"]].codes)
     yield from _listing("States", SOURCES[SHORT["state"]].codes)
-    yield from _listing("Findings", findings())
+    yield from _listing("Findings", names_to_type())
 
 
 def _listing(title: str, names: Iterable[str]) -> Iterator[str]:

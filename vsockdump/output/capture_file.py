@@ -9,7 +9,7 @@ record_file.py, names and limits in rotation.py; here is the order of events.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vsockdump.batch import NO_TIME, PACKET_DTYPE, Batch, Layout, Rows
 from vsockdump.capture.source import Source
+from vsockdump.output.annotations import Comments, with_comments
 from vsockdump.output.encoding import encoding_for
 from vsockdump.output.errors import OutputError
 from vsockdump.output.record_file import STDOUT, RecordFile
@@ -57,6 +58,8 @@ class CaptureFile:
     takes each of them.  Raises OutputError where a file cannot be written or the format
     cannot hold the packets.
 
+    `comments` gives the comments that packets of a batch are to get.
+
     `packets` is how many were written, to how many `files`; `full` is set when no file is to
     follow, and what is written then goes nowhere.
     """
@@ -68,6 +71,7 @@ class CaptureFile:
         rotation: Rotation | None = None,
         finished: Finished | None = None,
         clock: Callable[[], int] = time.time_ns,
+        comments: Comments | None = None,
     ) -> None:
         self.packets = self.files = 0
         self.full = False
@@ -75,8 +79,14 @@ class CaptureFile:
         self._rotation = rotation or OneFile(path)
         self._finished = finished
         self._clock = clock
+        self._comments = comments
         name = "the output" if path == STDOUT else path
         form = format_for(path, source.format or "pcapng")
+        if comments is not None and form != "pcapng":
+            raise OutputError(
+                f"{name[0].upper() + name[1:]} would be a pcap file, which holds no comments; give"
+                " it the suffix .pcapng."
+            )
         self._encoding = encoding_for(form, source, name, rotation is not None)
         self._file: RecordFile | None = None
         self._begun = False  # whether the present file has its beginning
@@ -175,11 +185,26 @@ class CaptureFile:
 
     def _put_rows(self, batch: Batch, rows: Rows) -> int:
         layout = self._encoding.layout(batch)
-        for records in self._encoding.records(batch, rows):
+        start = 0
+        for row, texts in self._commented(batch, rows):
+            for records in self._encoding.records(batch, rows[start:row]):
+                self._send(records, layout)
+            for records in self._encoding.records(batch, rows[row : row + 1]):
+                self._send(with_comments(bytes(records), texts, layout.big_endian), layout)
+            start = row + 1
+        for records in self._encoding.records(batch, rows[start:]):
             self._send(records, layout)
         self.packets += len(rows)
         self._held += len(rows)
         return len(rows)
+
+    def _commented(self, batch: Batch, rows: Rows) -> Iterator[tuple[int, list[str]]]:
+        """Which of the rows get comments, and these, in order."""
+        texts = self._comments(batch) if self._comments is not None else {}
+        if texts:
+            numbers = np.array(list(texts), np.uint64)
+            for row in np.flatnonzero(np.isin(rows["number"], numbers)).tolist():
+                yield row, texts[int(rows["number"][row])]
 
     def _put_rotating(self, batch: Batch, rows: Rows) -> int:
         """Write rows, each part of them to the file that it belongs to; how many."""

@@ -17,20 +17,21 @@ from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch
 from vsockdump.columns import Mask, has_monitor, timed
+from vsockdump.findings.overdue import overdue
+from vsockdump.findings.registry import WRONG, rules_of, words, worst
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
-from vsockdump.track.marks import Mark, words
 from vsockdump.track.states import State, state_word
 from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
 from vsockdump.track.window import CONNECTIONS, CreditWindows
 
 SECOND: Final = 10**9
-STATISTICS: Final = ("conv", "endpoints", "credit", "io")
+STATISTICS: Final = ("conv", "endpoints", "credit", "io", "findings", "connects", "stalls")
 _SHORTEST: Final = Decimal("1e-9")
 _LONGEST: Final = Decimal("1e9")
-_SIDES: Final = ("initiator", "acceptor")
+SIDES: Final = ("initiator", "acceptor")
 _MOST_INTERVALS: Final = 1_000_000
-_MOST_STALLS: Final = 100_000
+MOST_STALLS: Final = 100_000
 
 
 class Statistic(Protocol):
@@ -139,10 +140,27 @@ def make(text: str, tracker: Tracker, selection: Selection | None = None) -> Sta
         return Credit(tracker, selection, _connection(argument))
     if name == "io":
         return Intervals(tracker, selection, _interval(argument))
+    if not argument and name in STATISTICS:
+        return _of_trouble(name, tracker, selection)
     raise StatisticError(
-        f"There is no statistic {text}; there are conv, endpoints, credit[,CONNECTION]"
-        " and io,SECONDS, each with [,REFRESH]."
+        f"There is no statistic {text}; there are conv, endpoints, credit[,CONNECTION],"
+        " io,SECONDS, findings, connects and stalls, each with [,REFRESH]."
     )
+
+
+def _of_trouble(name: str, tracker: Tracker, selection: Selection | None) -> Statistic:
+    """Those that say what is wrong and why; each imports this module."""
+    if name == "findings":
+        from vsockdump.output.findings import Findings
+
+        return Findings(tracker, selection)
+    if name == "connects":
+        from vsockdump.output.connects import Connects
+
+        return Connects(tracker, selection)
+    from vsockdump.output.stalls import Stalls
+
+    return Stalls(tracker, selection)
 
 
 def _connection(argument: str) -> int | None:
@@ -189,7 +207,7 @@ def how_it_ended(connection: ConnectionRow) -> str:
     text = state_word(state).replace("-", " ")
     closer = connection.closer
     if state in (State.CLOSED, State.RESET, State.CLOSING) and closer < 2:
-        text += f" by {_SIDES[closer]}" if connection.side_known else ""
+        text += f" by {SIDES[closer]}" if connection.side_known else ""
     if connection.midstream:
         text += ", mid-stream"
     return text
@@ -215,7 +233,7 @@ def _number(value: int | None) -> str:
     return "?" if value is None else str(value)
 
 
-class _OfStore:
+class OfStore:
     """What the statistics over the tracker's store share."""
 
     def __init__(self, tracker: Tracker, selection: Selection | None = None) -> None:
@@ -270,9 +288,6 @@ class _OfStore:
         """The store has it already."""
 
 
-# What nearly every connection has, or what other columns say, is no note.
-_NOTES: Final = ~int(Mark.NO_SOCKET | Mark.LATER_RST | Mark.ZERO_CREDIT | Mark.MIDSTREAM)
-
 _CONV_COLUMNS: Final = (
     ColumnSpec("#"),
     ColumnSpec("initiator", False),
@@ -289,26 +304,40 @@ _CONV_COLUMNS: Final = (
     ColumnSpec("min free"),
     ColumnSpec("stalled"),
     ColumnSpec("state", False),
-    ColumnSpec("notes", False),
+    ColumnSpec("wrong", False),
 )
 
 
-class Conversations(_OfStore):
+class Conversations(OfStore):
     """-z conv: every connection on a line."""
 
     name = "conv"
 
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
         """A table, one connection a row; start is relative to the first packet."""
-        rows = [self._row(*entry, numeric) for entry in self._connections()]
+        late = self._overdue()
+        rows = [self._row(*entry, late, numeric) for entry in self._connections()]
         title = f"{counted(len(rows), 'connection')}; -> initiator to acceptor, <- back"
         yield from render(Table(title, _CONV_COLUMNS, rows, self._notes()), colour)
 
+    def _overdue(self) -> dict[int, int]:
+        """The marks of what connections wait for in vain, by number."""
+        marks: dict[int, int] = {}
+        for event in overdue(self._tracker):
+            marks[event.conn] = marks.get(event.conn, 0) | event.mark
+        return marks
+
     def _row(
-        self, connection: ConnectionRow, forth: FlowRow, back: FlowRow, numeric: bool
+        self,
+        connection: ConnectionRow,
+        forth: FlowRow,
+        back: FlowRow,
+        late: dict[int, int],
+        numeric: bool,
     ) -> tuple[str, ...]:
         initiator, acceptor = ends(connection)
         last = self._until(connection)
+        marks = (connection.marks | late.get(connection.number, 0)) & WRONG
         return (
             str(connection.number),
             shown(initiator, numeric),
@@ -319,15 +348,18 @@ class Conversations(_OfStore):
             *_sent(forth, last),
             *_sent(back, last),
             how_it_ended(connection),
-            ", ".join(words(connection.marks & _NOTES)),
+            ", ".join(rule.word for rule in rules_of(marks)),
         )
 
     def json_lines(self) -> Iterator[str]:
         """One object a connection; the lists hold initiator to acceptor, then the reverse."""
+        late = self._overdue()
         for connection, *flows in self._connections():
             initiator, acceptor = ends(connection)
             last = self._until(connection)
             closer = connection.closer
+            marks = connection.marks | late.get(connection.number, 0)
+            severity = worst(marks)
             yield json_line(
                 self.name,
                 {
@@ -338,7 +370,7 @@ class Conversations(_OfStore):
                     "type": socket_type(connection),
                     "state": state_word(connection.state),
                     "midstream": bool(connection.midstream),
-                    "closer": _SIDES[closer] if closer < 2 else None,
+                    "closer": SIDES[closer] if closer < 2 else None,
                     "start_ns": None if self._timeless else connection.first_ns,
                     "duration_ns": self._duration(connection),
                     "first_packet": connection.first_packet,
@@ -348,7 +380,9 @@ class Conversations(_OfStore):
                     "min_free": [_least(flow, "min_free") for flow in flows],
                     "stalls": [_stalls(flow) for flow in flows],
                     "stalled_ns": [stalled_ns(flow, last) for flow in flows],
-                    "marks": words(connection.marks),
+                    "marks": words(marks),
+                    "findings": [rule.name for rule in rules_of(marks)],
+                    "worst": severity.word if severity else None,
                 },
             )
 
@@ -389,7 +423,7 @@ def _accepted(connection: ConnectionRow, back: FlowRow) -> bool:
     return connection.state != State.REFUSED and bool(connection.midstream or back.packets)
 
 
-class Endpoints(_OfStore):
+class Endpoints(OfStore):
     """-z endpoints: what every (cid, port) sent and received, the busiest first."""
 
     name = "endpoints"
@@ -430,7 +464,7 @@ class Endpoints(_OfStore):
 _WINDOW_LINE: Final = "  {:>12} {:>10} {:>10} {:>10}"
 
 
-class Credit(_OfStore):
+class Credit(OfStore):
     """-z credit: the credit window of each direction over time, its stalls and updates."""
 
     name = "credit"
@@ -449,8 +483,8 @@ class Credit(_OfStore):
         """Sample the windows and note the stalls that ended."""
         self._windows.add(batch.rows, batch.tracked, self._tracker.connections)
         assert batch.stalls is not None
-        for conn, start, end, _packet, side in batch.stalls.tolist():
-            if self._kept == _MOST_STALLS:
+        for conn, start, end, side in batch.stalls[["conn", "start_ns", "end_ns", "side"]].tolist():
+            if self._kept == MOST_STALLS:
                 self._left_out += 1
                 continue
             self._stalls.setdefault((conn, side), []).append((start, end))
@@ -552,7 +586,7 @@ class Credit(_OfStore):
                 self.name,
                 {
                     "conn": connection.number,
-                    "sender": _SIDES[side],
+                    "sender": SIDES[side],
                     "src": pair[side]._asdict(),
                     "dst": pair[1 - side]._asdict(),
                     "bytes": flow.bytes,

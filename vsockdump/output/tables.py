@@ -7,6 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from vsockdump.amounts import counted as counted
+from vsockdump.amounts import span as span
+
 
 class ColumnSpec(NamedTuple):
     """A column: its heading and whether numbers stand right-aligned under it."""
@@ -53,22 +56,9 @@ def json_line(statistic: str, values: dict[str, Any]) -> str:
     return json.dumps({"z": statistic, **values}, separators=(",", ":"), ensure_ascii=False)
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun, which takes an s for the plural."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def seconds(nanoseconds: int | None) -> str:
     """A time in seconds with six decimals; empty where it is unknown."""
     if nanoseconds is None:
         return ""
     whole, rest = divmod(abs(nanoseconds) // 1000, 10**6)
     return f"{'-' if nanoseconds < 0 else ''}{whole}.{rest:06}"
-
-
-def span(nanoseconds: int) -> str:
-    """A length of time for people: 820 ns, 4.13 us, 27.0 ms, 1.010 s, 62.3 s."""
-    for unit, size in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
-        if nanoseconds >= size:
-            return f"{nanoseconds / size:.4g} {unit}"
-    return f"{nanoseconds} ns"

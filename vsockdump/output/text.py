@@ -31,20 +31,27 @@ from vsockdump.columns import (
     tracked,
     tracked_column,
 )
+from vsockdump.findings.collector import events_by_packet, packet_sentence
+from vsockdump.findings.registry import BY_MARK, WRONG, of_severity
+from vsockdump.findings.registry import words as _words
+from vsockdump.findings.rule import Severity
 from vsockdump.output.fields_text import flag_codes, flag_words, has_flags
 from vsockdump.output.lines import LineColumn, Lines
 from vsockdump.output.rows import Cell, Kind
-from vsockdump.track.marks import MARKS, WRONG, Mark
-from vsockdump.track.marks import words as _words
+from vsockdump.track.marks import Mark
 from vsockdump.track.states import TERMINAL, State, state_word
 
 _DAY_NS: Final = 86_400_000_000_000
 _OFFSET_STEP_NS: Final = 900_000_000_000  # time zones change at quarters of an hour
 _DETAIL: Final = "\n\t"
-_SHOWN_MARKS: Final = int(Mark.MIDSTREAM | Mark.NO_SOCKET | Mark.ZERO_CREDIT)
-_EXPLAINED: Final = int(WRONG & ~Mark.MALFORMED)  # what is malformed says so itself
 _LATER_RST: Final = int(Mark.LATER_RST)
-_STATE_SHIFT: Final = 32
+_SAID: Final = int(Mark.REFUSED | Mark.RESET)  # the state's word says it
+_NOTES: Final = of_severity(Severity.NOTE)
+_SHOWN_MARKS: Final = int(Mark.MIDSTREAM | Mark.NO_SOCKET | Mark.ZERO_CREDIT | _NOTES) & ~_SAID
+_STATE_SHIFT: Final = 56
+assert _SHOWN_MARKS < 1 << _STATE_SHIFT
+# What is malformed says so itself.
+_EXPLAINED: Final = (WRONG | _NOTES) & ~int(Mark.MALFORMED | Mark.CUT_HEADERS)
 _RST: Final = int(wire.Op.RST)
 _REQUEST: Final = int(wire.Op.REQUEST)
 
@@ -310,12 +317,11 @@ def _remarks(batch: Batch) -> Column:
     The state stands in the bits above the marks.
     """
     columns = tracked(batch)
-    codes: Column = columns["marks"] & _SHOWN_MARKS
+    codes: Column = columns["marks"] & np.uint64(_SHOWN_MARKS)
     ending = np.flatnonzero(
-        is_op(wire.Op.RST)(batch) & ((columns["marks"] & _LATER_RST) == 0) & (columns["conn"] != 0)
+        is_op(wire.Op.RST)(batch) & ~has_marks(_LATER_RST)(batch) & (columns["conn"] != 0)
     )
     if len(ending):
-        codes = codes.astype("u8")
         codes[ending] |= columns["state"][ending].astype("u8") << _STATE_SHIFT
     return codes
 
@@ -333,7 +339,7 @@ def _join_words(marks: int) -> str:
 def _detail_columns(options: TextOptions) -> list[LineColumn]:
     """-v: counters and state on a second line; then whatever explains the packet."""
     virtio = has_virtio
-    quiet_marks = (2 * max(Mark) - 1) & ~(_SHOWN_MARKS | int(WRONG))
+    quiet_marks = (2 * max(Mark) - 1) & ~(_SHOWN_MARKS | WRONG | _SAID)
     return [
         LineColumn(Cell(Kind.DEC, f"{_DETAIL}buf_alloc "), _inner("buf_alloc"), virtio),
         LineColumn(Cell(Kind.DEC, ", fwd_cnt "), _inner("fwd_cnt"), virtio),
@@ -363,26 +369,57 @@ def _detail_columns(options: TextOptions) -> list[LineColumn]:
             has_marks(quiet_marks),
             word=lambda marks: _join_words(marks) + "]",
         ),
+        LineColumn(Cell(Kind.TEXT), _event_texts, has_marks(_EXPLAINED)),
         LineColumn(
             Cell(Kind.WORD, _DETAIL),
-            marks_of(_EXPLAINED),
-            has_marks(_EXPLAINED),
-            word=_meanings,
-        ),
-        LineColumn(
-            Cell(Kind.WORD, f"{_DETAIL}malformed: "),
             packet_column("malformed"),
             malformed,
-            word=lambda why: MALFORMED_TEXT[Malformed(why)],
+            word=lambda why: f"{_how_bad(why)}: {MALFORMED_TEXT[Malformed(why)]}",
         ),
         LineColumn(Cell(Kind.TEXT), _comment_texts, lambda batch: batch.rows["options"] != 0),
     ]
 
 
-def _meanings(marks: int) -> str:
-    return _DETAIL.join(
-        f"{text.word}: {text.meaning}" for mark, text in MARKS.items() if marks & mark
-    )
+def _how_bad(why: int) -> str:
+    cut = why in (Malformed.CUT_MONITOR, Malformed.CUT_TRANSPORT)
+    return BY_MARK[Mark.CUT_HEADERS if cut else Mark.MALFORMED].word
+
+
+def _event_texts(batch: Batch) -> Column:
+    """What is noteworthy about each packet on a line of its own.
+
+    With the case's numbers where the tracker gave an event, which it does the first time in
+    a connection, and in general words otherwise.
+    """
+    texts = np.full(len(batch), b"", object)
+    marks = marks_of(_EXPLAINED)(batch)
+    events = dict(events_by_packet(batch))
+    general: dict[int, bytes] = {}
+    for row in np.flatnonzero(marks).tolist():
+        found = int(marks[row])
+        lines = []
+        for event in events.get(row, ()):
+            if event.mark & found:
+                lines.append((event.mark, packet_sentence(batch, row, event)))
+                found ^= event.mark
+        if not lines:
+            if found not in general:
+                general[found] = _explained(_general(found))
+            texts[row] = general[found]
+        else:
+            texts[row] = _explained(lines + _general(found))
+    return texts
+
+
+def _general(marks: int) -> list[tuple[int, str]]:
+    """Each mark with what it means."""
+    return [(mark, rule.what) for mark, rule in BY_MARK.items() if marks & mark]
+
+
+def _explained(lines: list[tuple[int, str]]) -> bytes:
+    rules = [(BY_MARK[mark], text) for mark, text in lines]
+    rules.sort(key=lambda pair: -pair[0].severity)
+    return "".join(f"{_DETAIL}{rule.word}: {text}" for rule, text in rules).encode()
 
 
 def _comment_texts(batch: Batch) -> Column:

@@ -17,6 +17,14 @@ CONNECT_TIMEOUT_NS: Final = 2 * SECOND  # VSOCK_DEFAULT_CONNECT_TIMEOUT
 # Linux resets a close that nobody answered after 8 s, Firecracker after 2 s; anything
 # above a second is a timeout and not an abort.
 CLOSE_TIMEOUT_NS: Final = 1 * SECOND
+# From here on it is worth a finding: a close without an answer (VSOCK_CLOSE_TIMEOUT), a
+# CREDIT_REQUEST without one, silence on half a connection, time without any credit, and
+# both ends without credit at once.
+CLOSE_UNANSWERED_NS: Final = 8 * SECOND
+ANSWER_TIMEOUT_NS: Final = 2 * SECOND
+HALF_CLOSED_IDLE_NS: Final = 30 * SECOND
+LONG_STALL_NS: Final = SECOND // 10
+DEADLOCK_NS: Final = 2 * SECOND
 
 
 class State(IntEnum):

@@ -20,7 +20,7 @@ _FIRST_SIZE: Final = 1024
 _AT_ONCE: Final = 1024  # rows made at a time
 _FORGET_SHARE: Final = 8  # at the cap one in so many is forgotten at once
 
-# What every packet touches stands first: 64 bytes of a connection, 80 of a flow.
+# What every packet touches stands first: 64 bytes of a connection, 88 of a flow.
 CONNECTION_DTYPE: Final = np.dtype(
     [
         ("number", "u8"),  # from 1, in order of first packet
@@ -44,7 +44,8 @@ CONNECTION_DTYPE: Final = np.dtype(
         ("ended_ns", "i8"),  # of the packet that ended it, or NO_TIME
         ("initiator_port", "u4"),
         ("acceptor_port", "u4"),
-        ("marks", "u4"),
+        ("marks", "u8"),
+        ("answered_ns", "i8"),  # of the first RESPONSE or refusing RST, or NO_TIME
         ("tap", "u4"),
     ],
     align=True,
@@ -69,6 +70,9 @@ FLOW_DTYPE: Final = np.dtype(
         ("shut", "u1"),  # SHUTDOWN flags of this side
         ("base_set", "u1"),  # of the bounds below: 0 none, 1 the lower one, 2 both
         ("repeat_variant", "u1"),  # 0 unknown, 1 A, 2 B
+        ("asked", "u1"),  # a CREDIT_REQUEST of this side waits for an answer
+        ("quiet", "u1"),  # how often it said only with data that much was consumed
+        ("queued", "u4"),  # packets in flight at most
         ("base", "i8"),  # while tx is unknown: the true tx is base + tx + something in
         ("base_low", "i8"),  # base_low ...
         ("base_high", "i8"),  # ... base_high
@@ -81,6 +85,17 @@ FLOW_DTYPE: Final = np.dtype(
         ("updates", "u4"),
         ("repeat_len", "u4"),
         ("repeat_sum", "u4"),
+        ("stalled_flight", "u4"),  # bytes in flight when the stall began
+        ("empty", "u4"),  # messages without bytes in a row
+        ("backs", "u4"),  # how often fwd_cnt of this side went back
+        ("most_buf", "u4"),  # the largest buf_alloc
+        ("stalled_packet", "u8"),  # the one that began the stall
+        ("rst_packet", "u8"),  # the RST by which this side ended it after some silence, or 0
+        ("message", "i8"),  # bytes of the SEQPACKET message that is under way
+        ("over", "i8"),  # the most bytes beyond the credit
+        ("over_ns", "i8"),  # of the last packet beyond the credit, or NO_TIME
+        ("deaf_ns", "i8"),  # of the side's first SHUTDOWN(RCV), or NO_TIME
+        ("asked_ns", "i8"),  # of the CREDIT_REQUEST that waits
     ],
     align=True,
 )
@@ -90,8 +105,25 @@ STALL_DTYPE: Final = np.dtype(
         ("conn", "u8"),
         ("start_ns", "i8"),
         ("end_ns", "i8"),
+        ("first_packet", "u8"),  # the one that used the last credit
         ("packet", "u8"),  # the one that ended it
+        ("in_flight", "u4"),  # bytes that waited for the reader when it began
         ("side", "u1"),  # of the sender that waited
+        ("own", "u1"),  # 1: the sender's own buffer was the limit, not the receiver's
+    ],
+    align=True,
+)
+
+EVENT_DTYPE: Final = np.dtype(
+    [
+        ("mark", "u8"),  # track.marks.Mark, one bit
+        ("conn", "u8"),  # 0: none
+        ("packet", "u8"),  # the packet that shows it, 0: only the time does
+        ("time_ns", "i8"),
+        ("a", "i8"),  # the case's numbers: see Mark
+        ("b", "i8"),
+        ("side", "u1"),  # whom it is said of
+        ("open", "u1"),  # 1: it goes on
     ],
     align=True,
 )
@@ -104,7 +136,15 @@ else:  # rows as Python's own ints: NumPy's records are slow to read one by one
     FlowRow = namedtuple("FlowRow", FLOW_DTYPE.names)
 
 _FRESH_FLOW: Final = np.zeros((), FLOW_DTYPE)
-for _name in ("stalled_since", "first_update_ns", "last_update_ns", "closed_ns"):
+for _name in (
+    "stalled_since",
+    "first_update_ns",
+    "last_update_ns",
+    "closed_ns",
+    "over_ns",
+    "deaf_ns",
+    "asked_ns",
+):
     _FRESH_FLOW[_name] = NO_TIME
 _FRESH_FLOW["min_free"] = 0xFFFFFFFF
 

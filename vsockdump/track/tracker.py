@@ -4,8 +4,9 @@
 
 One state machine for live and offline use.  It takes a batch, keeps all connection state
 in the store, and adds the tracked columns: connection, side, the stream's own payload,
-tx_cnt, credit, state and marks.  This is the second compiled hot loop, in Cython's pure
-Python mode; see scan.py for what that asks of an editor.
+tx_cnt, credit, state and marks; of what is rare it also gives events with numbers.  This is
+the second compiled hot loop, in Cython's pure Python mode; see scan.py for what that asks of
+an editor.
 
 How it thinks:
 - The virtio header counts, as it does for the kernel; the monitor header is compared.
@@ -22,6 +23,10 @@ How it thinks:
   tap for the pieces of a split packet: either the piece and all that follows (A), or the
   whole packet every time (B).  Variant A shows its pieces shrinking by the last `len`,
   variant B shows the same size again.
+- A mark is set where the packet shows something.  Its first time in a connection is an event
+  (`_note`); a rule that can get worse gives one more whenever its number has doubled.  So a
+  flood of the same costs one bit a packet.  What a packet does not show, findings/overdue.py
+  reads from the store.
 
 Sources: virtio specification, "Socket Device"; net/vmw_vsock/virtio_transport_common.c;
 drivers/vhost/vsock.c; observed on Linux 6.1 and 6.12.
@@ -39,17 +44,22 @@ from vsockdump import wire
 from vsockdump.batch import FLAT_DTYPE, TRACKED_DTYPE, Batch, Layers, Malformed
 from vsockdump.batch import NO_TIME as _NO_TIME_PY
 from vsockdump.batch import Known as _Known
+from vsockdump.track.marks import REMARKS as _REMARKS
 from vsockdump.track.marks import Mark as _Mark
 from vsockdump.track.records import Records
 from vsockdump.track.states import (
+    ANSWER_TIMEOUT_NS,
     CLOSE_TIMEOUT_NS,
     CONNECT_TIMEOUT_NS,
+    DEADLOCK_NS,
+    HALF_CLOSED_IDLE_NS,
+    LONG_STALL_NS,
     TERMINAL,
     Event,
     State,
     transition_table,
 )
-from vsockdump.track.store import DEFAULT_CAP, STALL_DTYPE, Store
+from vsockdump.track.store import DEFAULT_CAP, EVENT_DTYPE, STALL_DTYPE, Store
 
 _NO_TIME = cython.declare(cython.longlong, _NO_TIME_PY)
 _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
@@ -61,17 +71,33 @@ _RST = cython.declare(cython.int, int(wire.Op.RST))
 _SHUTDOWN = cython.declare(cython.int, int(wire.Op.SHUTDOWN))
 _RW = cython.declare(cython.int, int(wire.Op.RW))
 _CREDIT_UPDATE = cython.declare(cython.int, int(wire.Op.CREDIT_UPDATE))
+_CREDIT_REQUEST = cython.declare(cython.int, int(wire.Op.CREDIT_REQUEST))
 _LAST_OP = cython.declare(cython.int, int(max(wire.Op)))
 _STREAM = cython.declare(cython.int, int(wire.SocketType.STREAM))
+_SEQPACKET = cython.declare(cython.int, int(wire.SocketType.SEQPACKET))
 _DGRAM = cython.declare(cython.int, int(wire.SocketType.DGRAM))
+_EOM = cython.declare(cython.uint, int(wire.Seqpacket.EOM))
+_EOR = cython.declare(cython.uint, int(wire.Seqpacket.EOR))
 _SEND = cython.declare(cython.int, int(wire.Shutdown.SEND))
 _RCV = cython.declare(cython.int, int(wire.Shutdown.RCV))
 _LOCAL = cython.declare(cython.ulonglong, wire.CID_LOCAL)
+_HOST = cython.declare(cython.ulonglong, wire.CID_HOST)
+_ANY = cython.declare(cython.ulonglong, wire.CID_ANY)
+_HEADER_SIZE = cython.declare(cython.int, wire.VIRTIO.size)
+_NO_INFO = cython.declare(cython.int, int(wire.Transport.NO_INFO))
+_MONITOR_LAYER = cython.declare(cython.int, int(Layers.MONITOR))
 _VIRTIO_LAYER = cython.declare(cython.int, int(Layers.VIRTIO))
 _FOREIGN = cython.declare(cython.int, int(Malformed.FOREIGN))
+_CUT_MONITOR = cython.declare(cython.int, int(Malformed.CUT_MONITOR))
+_CUT_TRANSPORT = cython.declare(cython.int, int(Malformed.CUT_TRANSPORT))
 
 _CONNECTING = cython.declare(cython.int, int(State.CONNECTING))
 _OPEN = cython.declare(cython.int, int(State.OPEN))
+_LATE = cython.declare(cython.int, int(State.LATE))
+_HALF_INITIATOR = cython.declare(cython.int, int(State.HALF_CLOSED_INITIATOR))
+_HALF_ACCEPTOR = cython.declare(cython.int, int(State.HALF_CLOSED_ACCEPTOR))
+_REFUSED = cython.declare(cython.int, int(State.REFUSED))
+_RESET = cython.declare(cython.int, int(State.RESET))
 _CLOSING = cython.declare(cython.int, int(State.CLOSING))
 _TIMED_OUT = cython.declare(cython.int, int(State.TIMED_OUT))
 _REPLACED = cython.declare(cython.int, int(State.REPLACED))
@@ -90,29 +116,90 @@ _EV_ABORTED = cython.declare(cython.int, int(Event.CLOSER_ABORTED))
 _EV_GAVE_UP = cython.declare(cython.int, int(Event.CLOSER_GAVE_UP))
 _CONNECT_TIMEOUT = cython.declare(cython.longlong, CONNECT_TIMEOUT_NS)
 _CLOSE_TIMEOUT = cython.declare(cython.longlong, CLOSE_TIMEOUT_NS)
+_ANSWER_TIMEOUT = cython.declare(cython.longlong, ANSWER_TIMEOUT_NS)
+_IDLE = cython.declare(cython.longlong, HALF_CLOSED_IDLE_NS)
+_LONG_STALL = cython.declare(cython.longlong, LONG_STALL_NS)
+_DEADLOCK = cython.declare(cython.longlong, DEADLOCK_NS)
+# A packet that was under way when its receiver closed is no mistake; the next one is.
+_UNDER_WAY = cython.declare(cython.longlong, 100_000_000)
+_SOON = cython.declare(cython.longlong, 1_000_000_000)  # an RST within it answers the packet
+_TIME_BACK = cython.declare(cython.longlong, 1_000_000)  # taps on several CPUs stay below
+_LARGEST = cython.declare(cython.uint, 65536)  # VIRTIO_VSOCK_MAX_PKT_BUF_SIZE of Linux
+_HUGE = cython.declare(cython.uint, 0xF0000000)
+_OVERHEAD = cython.declare(cython.longlong, 576)  # bytes Linux counts for a queued packet
+_MANY_QUEUED = cython.declare(cython.uint, 64)
+_FEW = cython.declare(cython.longlong, 8)
+_EMPTY_RUN = cython.declare(cython.uint, 16)
+_QUIET_RUN = cython.declare(cython.uint, 3)
+_STORM = cython.declare(cython.uint, 32)
+_BACKS = cython.declare(cython.uint, 4)
 _LONGEST = cython.declare(cython.longlong, 2**62)  # no duration is longer; two fit in 64 bits
 
-_M_MIDSTREAM = cython.declare(cython.uint, int(_Mark.MIDSTREAM))
-_M_TAP_REPEAT = cython.declare(cython.uint, int(_Mark.TAP_REPEAT))
-_M_CUT = cython.declare(cython.uint, int(_Mark.CUT))
-_M_NO_SOCKET = cython.declare(cython.uint, int(_Mark.NO_SOCKET))
-_M_LATER_RST = cython.declare(cython.uint, int(_Mark.LATER_RST))
-_M_ZERO_CREDIT = cython.declare(cython.uint, int(_Mark.ZERO_CREDIT))
-_M_LATE_RESPONSE = cython.declare(cython.uint, int(_Mark.LATE_RESPONSE))
-_M_SHORT_PAYLOAD = cython.declare(cython.uint, int(_Mark.SHORT_PAYLOAD))
-_M_ADDRESSES = cython.declare(cython.uint, int(_Mark.ADDRESS_MISMATCH))
-_M_OP_MISMATCH = cython.declare(cython.uint, int(_Mark.OP_MISMATCH))
-_M_UNKNOWN_OP = cython.declare(cython.uint, int(_Mark.UNKNOWN_OP))
-_M_UNKNOWN_TYPE = cython.declare(cython.uint, int(_Mark.UNKNOWN_TYPE))
-_M_CONTROL_PAYLOAD = cython.declare(cython.uint, int(_Mark.CONTROL_PAYLOAD))
-_M_TYPE_CHANGED = cython.declare(cython.uint, int(_Mark.TYPE_CHANGED))
-_M_NOT_ESTABLISHED = cython.declare(cython.uint, int(_Mark.NOT_ESTABLISHED))
-_M_AFTER_SHUTDOWN = cython.declare(cython.uint, int(_Mark.AFTER_SHUTDOWN))
-_M_STILL_OPEN = cython.declare(cython.uint, int(_Mark.STILL_OPEN))
-_M_OVER_CREDIT = cython.declare(cython.uint, int(_Mark.OVER_CREDIT))
-_M_FWD_AHEAD = cython.declare(cython.uint, int(_Mark.FWD_AHEAD))
-_M_FWD_BACK = cython.declare(cython.uint, int(_Mark.FWD_BACK))
-_M_MALFORMED = cython.declare(cython.uint, int(_Mark.MALFORMED))
+
+_M_MIDSTREAM = cython.declare(cython.ulonglong, int(_Mark.MIDSTREAM))
+_M_TAP_REPEAT = cython.declare(cython.ulonglong, int(_Mark.TAP_REPEAT))
+_M_CUT = cython.declare(cython.ulonglong, int(_Mark.CUT))
+_M_NO_SOCKET = cython.declare(cython.ulonglong, int(_Mark.NO_SOCKET))
+_M_LATER_RST = cython.declare(cython.ulonglong, int(_Mark.LATER_RST))
+_M_ZERO_CREDIT = cython.declare(cython.ulonglong, int(_Mark.ZERO_CREDIT))
+_M_LATE_RESPONSE = cython.declare(cython.ulonglong, int(_Mark.LATE_RESPONSE))
+_M_SHORT_PAYLOAD = cython.declare(cython.ulonglong, int(_Mark.SHORT_PAYLOAD))
+_M_ADDRESSES = cython.declare(cython.ulonglong, int(_Mark.ADDRESS_MISMATCH))
+_M_OP_MISMATCH = cython.declare(cython.ulonglong, int(_Mark.OP_MISMATCH))
+_M_UNKNOWN_OP = cython.declare(cython.ulonglong, int(_Mark.UNKNOWN_OP))
+_M_UNKNOWN_TYPE = cython.declare(cython.ulonglong, int(_Mark.UNKNOWN_TYPE))
+_M_CONTROL_PAYLOAD = cython.declare(cython.ulonglong, int(_Mark.CONTROL_PAYLOAD))
+_M_TYPE_CHANGED = cython.declare(cython.ulonglong, int(_Mark.TYPE_CHANGED))
+_M_NOT_ESTABLISHED = cython.declare(cython.ulonglong, int(_Mark.NOT_ESTABLISHED))
+_M_AFTER_SHUTDOWN = cython.declare(cython.ulonglong, int(_Mark.AFTER_SHUTDOWN))
+_M_STILL_OPEN = cython.declare(cython.ulonglong, int(_Mark.STILL_OPEN))
+_M_OVER_CREDIT = cython.declare(cython.ulonglong, int(_Mark.OVER_CREDIT))
+_M_FWD_AHEAD = cython.declare(cython.ulonglong, int(_Mark.FWD_AHEAD))
+_M_FWD_BACK = cython.declare(cython.ulonglong, int(_Mark.FWD_BACK))
+_M_MALFORMED = cython.declare(cython.ulonglong, int(_Mark.MALFORMED))
+_M_CUT_HEADERS = cython.declare(cython.ulonglong, int(_Mark.CUT_HEADERS))
+_M_LONG_HEADER = cython.declare(cython.ulonglong, int(_Mark.LONG_HEADER))
+_M_UNKNOWN_TRANSPORT = cython.declare(cython.ulonglong, int(_Mark.UNKNOWN_TRANSPORT))
+_M_RESERVED = cython.declare(cython.ulonglong, int(_Mark.RESERVED))
+_M_FRAME_PAYLOAD = cython.declare(cython.ulonglong, int(_Mark.FRAME_PAYLOAD))
+_M_TOO_LONG = cython.declare(cython.ulonglong, int(_Mark.TOO_LONG))
+_M_EMPTY_DATA = cython.declare(cython.ulonglong, int(_Mark.EMPTY_DATA))
+_M_EMPTY_MESSAGES = cython.declare(cython.ulonglong, int(_Mark.EMPTY_MESSAGES))
+_M_WIDE_CID = cython.declare(cython.ulonglong, int(_Mark.WIDE_CID))
+_M_RESERVED_CID = cython.declare(cython.ulonglong, int(_Mark.RESERVED_CID))
+_M_UNROUTED = cython.declare(cython.ulonglong, int(_Mark.UNROUTED))
+_M_FLAGS = cython.declare(cython.ulonglong, int(_Mark.FLAGS))
+_M_SHUTDOWN_FLAGS = cython.declare(cython.ulonglong, int(_Mark.SHUTDOWN_FLAGS))
+_M_MESSAGE_FLAGS = cython.declare(cython.ulonglong, int(_Mark.MESSAGE_FLAGS))
+_M_MESSAGE_CUT = cython.declare(cython.ulonglong, int(_Mark.MESSAGE_CUT))
+_M_MESSAGE_SIZE = cython.declare(cython.ulonglong, int(_Mark.MESSAGE_SIZE))
+_M_REFUSED = cython.declare(cython.ulonglong, int(_Mark.REFUSED))
+_M_UNANSWERED = cython.declare(cython.ulonglong, int(_Mark.UNANSWERED))
+_M_REUSED = cython.declare(cython.ulonglong, int(_Mark.REUSED))
+_M_UNASKED_RESPONSE = cython.declare(cython.ulonglong, int(_Mark.UNASKED_RESPONSE))
+_M_UNKNOWN_CONNECTION = cython.declare(cython.ulonglong, int(_Mark.UNKNOWN_CONNECTION))
+_M_RST_FOR_RST = cython.declare(cython.ulonglong, int(_Mark.RST_FOR_RST))
+_M_DEAF_PEER = cython.declare(cython.ulonglong, int(_Mark.DEAF_PEER))
+_M_CLOSE_TIMEOUT = cython.declare(cython.ulonglong, int(_Mark.CLOSE_TIMEOUT))
+_M_RESET = cython.declare(cython.ulonglong, int(_Mark.RESET))
+_M_HALF_CLOSED_IDLE = cython.declare(cython.ulonglong, int(_Mark.HALF_CLOSED_IDLE))
+_M_BYTES_LOST = cython.declare(cython.ulonglong, int(_Mark.BYTES_LOST))
+_M_NO_CREDIT = cython.declare(cython.ulonglong, int(_Mark.NO_CREDIT))
+_M_SHRUNK = cython.declare(cython.ulonglong, int(_Mark.SHRUNK))
+_M_STALL = cython.declare(cython.ulonglong, int(_Mark.STALL))
+_M_DEADLOCK = cython.declare(cython.ulonglong, int(_Mark.DEADLOCK))
+_M_UNANSWERED_ASK = cython.declare(cython.ulonglong, int(_Mark.UNANSWERED_ASK))
+_M_NO_UPDATES = cython.declare(cython.ulonglong, int(_Mark.NO_UPDATES))
+_M_UPDATE_STORM = cython.declare(cython.ulonglong, int(_Mark.UPDATE_STORM))
+_M_SMALL_BUFFER = cython.declare(cython.ulonglong, int(_Mark.SMALL_BUFFER))
+_M_HUGE_BUFFER = cython.declare(cython.ulonglong, int(_Mark.HUGE_BUFFER))
+_M_SMALL_PACKETS = cython.declare(cython.ulonglong, int(_Mark.SMALL_PACKETS))
+_M_OVERRUN_RESET = cython.declare(cython.ulonglong, int(_Mark.OVERRUN_RESET))
+_M_OWN_BUFFER = cython.declare(cython.ulonglong, int(_Mark.OWN_BUFFER))
+_M_BUFFER_CHANGED = cython.declare(cython.ulonglong, int(_Mark.BUFFER_CHANGED))
+_M_INTERLEAVED = cython.declare(cython.ulonglong, int(_Mark.INTERLEAVED))
+_M_TIME_BACK = cython.declare(cython.ulonglong, int(_Mark.TIME_BACK))
+_M_EVENTFUL = cython.declare(cython.ulonglong, int(~_REMARKS & (2 * max(_Mark) - 1)))
 
 _K_TX = cython.declare(cython.uchar, int(_Known.TX_CNT))
 _K_IN_FLIGHT = cython.declare(cython.uchar, int(_Known.IN_FLIGHT))
@@ -124,6 +211,9 @@ _K_BEGINNING = cython.declare(cython.uchar, int(_Known.BEGINNING))
 _NO_TAP = cython.declare(cython.uint, 0x7FFFFFFF)
 _VARIANT_A = cython.declare(cython.int, 1)
 _VARIANT_B = cython.declare(cython.int, 2)
+# A packet can have as many events as there are marks, for each of two connections.
+_MOST_EVENTS = 1024
+_EVENTS_FULL = cython.declare(cython.Py_ssize_t, _MOST_EVENTS - 128)
 _MOST_BOUND = 16  # arrays of rows that are remembered; a source has fewer
 _BELOW = cython.declare(cython.int, 1)  # values of `base_set`: a lower bound, both bounds
 _BOTH_WAYS = cython.declare(cython.int, 2)
@@ -191,7 +281,8 @@ Connection = cython.struct(
     ended_ns=cython.longlong,
     initiator_port=cython.uint,
     acceptor_port=cython.uint,
-    marks=cython.uint,
+    marks=cython.ulonglong,
+    answered_ns=cython.longlong,
     tap=cython.uint,
 )
 Flow = cython.struct(
@@ -212,6 +303,9 @@ Flow = cython.struct(
     shut=cython.uchar,
     base_set=cython.uchar,
     repeat_variant=cython.uchar,
+    asked=cython.uchar,
+    quiet=cython.uchar,
+    queued=cython.uint,
     base=cython.longlong,
     base_low=cython.longlong,
     base_high=cython.longlong,
@@ -224,17 +318,41 @@ Flow = cython.struct(
     updates=cython.uint,
     repeat_len=cython.uint,
     repeat_sum=cython.uint,
+    stalled_flight=cython.uint,
+    empty=cython.uint,
+    backs=cython.uint,
+    most_buf=cython.uint,
+    stalled_packet=cython.ulonglong,
+    rst_packet=cython.ulonglong,
+    message=cython.longlong,
+    over=cython.longlong,
+    over_ns=cython.longlong,
+    deaf_ns=cython.longlong,
+    asked_ns=cython.longlong,
 )
 Stall = cython.struct(
     conn=cython.ulonglong,
     start_ns=cython.longlong,
     end_ns=cython.longlong,
+    first_packet=cython.ulonglong,
     packet=cython.ulonglong,
+    in_flight=cython.uint,
     side=cython.uchar,
+    own=cython.uchar,
+)
+Noted = cython.struct(
+    mark=cython.ulonglong,
+    conn=cython.ulonglong,
+    packet=cython.ulonglong,
+    time_ns=cython.longlong,
+    a=cython.longlong,
+    b=cython.longlong,
+    side=cython.uchar,
+    open=cython.uchar,
 )
 Tracked = cython.struct(
     conn=cython.ulonglong,
-    marks=cython.uint,
+    marks=cython.ulonglong,
     data_at=cython.uint,
     data_cap=cython.uint,
     data_len=cython.uint,
@@ -296,6 +414,13 @@ class _Core:
     f: Flow[::1]
     s: Stall[::1]  # stalls that ended in this batch
     stalls: cython.Py_ssize_t
+    e: Noted[::1]  # events since `run` was called
+    events: cython.Py_ssize_t
+    noted: cython.ulonglong  # marks of packets without a connection that had their event
+    event_rows: object
+    replaced: cython.ulonglong  # the living connection whose tuple the packet takes, or 0
+    replaced_state: cython.int
+    packet: cython.ulonglong  # number of the packet at hand
     # hash table of slots + 1, 0 is empty; its size is a power of two
     table: cython.int[::1]
     table_mask: cython.ulonglong
@@ -314,7 +439,7 @@ class _Core:
     clock: cython.longlong  # time of the last packet that had one
     earliest: cython.longlong  # of the first packet that had one, or NO_TIME
     latest: cython.longlong  # the largest, or NO_TIME
-    marks: cython.uint  # of the packet at hand
+    marks: cython.ulonglong  # of the packet at hand
     now: cython.longlong
 
     def __init__(self, random_bytes: bytes) -> None:
@@ -325,6 +450,10 @@ class _Core:
         self.earliest = self.latest = _NO_TIME
         self.used = 0
         self.stalls = 0
+        self.events = 0
+        self.noted = 0
+        self.event_rows = np.zeros(_MOST_EVENTS, EVENT_DTYPE)
+        self.e = _records(self.event_rows)
         self.next_state = memoryview(transition_table())
         terminal = np.zeros(len(State), "u1")
         terminal[list(TERMINAL)] = 1
@@ -411,19 +540,24 @@ class _Core:
     def run(self, start: cython.Py_ssize_t, count: cython.Py_ssize_t):
         """Track rows start to count.
 
-        Returns (row, slots used, stalls ended, first time, last time): the row is count, or
-        that at which the store is full.
+        Returns (row, slots used, stalls ended, events, first time, last time): the row is
+        count, or that at which the store or the array of events is full.
         """
         row: cython.Py_ssize_t = start
         if start == 0:
             self.stalls = 0
+        self.events = 0
         # Without the GIL, so that a reading thread can go on meanwhile.
         with cython.nogil:
-            while row < count:
+            while row < count and self.events <= _EVENTS_FULL:
                 if not self._track(self._packet(row), self._tracked(row)):
                     break
                 row += 1
-        return row, self.used, self.stalls, self.earliest, self.latest
+        return row, self.used, self.stalls, self.events, self.earliest, self.latest
+
+    def take_events(self, count: cython.Py_ssize_t):
+        """A copy of the events of the last run."""
+        return self.event_rows[:count].copy()
 
     @cython.cfunc
     @cython.inline
@@ -476,7 +610,10 @@ class _Core:
     def _track(self, p: cython.pointer(Packet), o: cython.pointer(Tracked)) -> cython.bint:
         """Track one row; False if the store has no room for its new connection."""
         self.marks = 0
+        self.packet = p.number
         if p.time_ns != _NO_TIME:
+            if p.time_ns < self.clock:
+                self._time_back(p.time_ns)
             self.clock = p.time_ns
             if self.clock > self.latest:
                 self.latest = self.clock
@@ -491,12 +628,87 @@ class _Core:
     @cython.cfunc
     @cython.exceptval(check=False)
     @cython.nogil
+    def _event(
+        self,
+        c: cython.pointer(Connection),
+        mark: cython.ulonglong,
+        side: cython.int,
+        a: cython.longlong,
+        b: cython.longlong,
+    ) -> cython.void:
+        """Something noticed in a connection: an event with its numbers."""
+        at: cython.Py_ssize_t = self.events
+        c.marks |= mark
+        self.e[at].mark = mark
+        self.e[at].conn = c.number
+        self.e[at].packet = self.packet
+        self.e[at].time_ns = self.now
+        self.e[at].a = a
+        self.e[at].b = b
+        self.e[at].side = side
+        self.e[at].open = 0
+        self.events += 1
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _note(
+        self,
+        c: cython.pointer(Connection),
+        mark: cython.ulonglong,
+        side: cython.int,
+        a: cython.longlong,
+        b: cython.longlong,
+    ) -> cython.void:
+        """Mark the packet; the first time in a connection is an event."""
+        self.marks |= mark
+        if not c.marks & mark:
+            self._event(c, mark, side, a, b)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _note_alone(
+        self, mark: cython.ulonglong, a: cython.longlong, b: cython.longlong
+    ) -> cython.void:
+        """Mark a packet of which no connection is accused; the first one is an event."""
+        at: cython.Py_ssize_t = self.events
+        self.marks |= mark
+        if self.noted & mark:
+            return
+        self.noted |= mark
+        self.e[at].mark = mark
+        self.e[at].conn = 0
+        self.e[at].packet = self.packet
+        self.e[at].time_ns = self.clock
+        self.e[at].a = a
+        self.e[at].b = b
+        self.e[at].side = 0
+        self.e[at].open = 0
+        self.events += 1
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _time_back(self, now: cython.longlong) -> cython.void:
+        """The packet's time is before that of the one before it."""
+        back: cython.longlong = _elapsed(self.clock, now)
+        if back > _TIME_BACK:
+            self._note_alone(_M_TIME_BACK, back, 0)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
     def _untracked(self, p: cython.pointer(Packet), o: cython.pointer(Tracked)) -> cython.void:
         """A packet without a virtio header: no connection can be told."""
+        if p.malformed == _CUT_MONITOR or p.malformed == _CUT_TRANSPORT:
+            self._note_alone(_M_CUT_HEADERS, p.caplen, 0)
+        elif p.malformed != 0 and p.malformed != _FOREIGN:
+            self._note_alone(_M_MALFORMED, p.malformed, 0)
+        elif p.layers == _MONITOR_LAYER and p.mon_t != _NO_INFO:
+            self._note_alone(_M_UNKNOWN_TRANSPORT, p.mon_t, 0)
         o.conn = 0
-        o.marks = 0
-        if p.malformed != 0 and p.malformed != _FOREIGN:
-            o.marks = _M_MALFORMED
+        o.marks = self.marks
         o.data_at = p.payload_at
         o.data_cap = 0
         o.data_len = 0
@@ -535,12 +747,17 @@ class _Core:
         slot: cython.Py_ssize_t
         side: cython.int
         moved: cython.bint = False
+        strange: cython.bint
         free: cython.longlong = -1
         granted: cython.longlong = -1
+        # One end is the host or loopback, the other a guest or loopback; CIDs have 32 bits.
+        # 0 wraps to the largest. What is taken for strange here is looked at in detail.
+        strange = (low > _HOST and high > _HOST) or (low - 1 | high - 1) & _MASK64 >= _ANY - 1
         # Only the loopback transport uses CID 1: whatever CID is at the other end (1, 2 or a
         # guest's own), that end is local too. It answers from CID 1, but the RST of no
         # socket comes from the CID that was called.
         if low == _LOCAL or high == _LOCAL:
+            strange = strange or low > _HOST
             low = high = _LOCAL
         place = self._tap(p)
         place = place << 33 | cython.cast(cython.ulonglong, p.ifindex) << 1
@@ -555,6 +772,7 @@ class _Core:
         if slot < 0 or op == _REQUEST or (op == _RESPONSE and self.terminal[self.c[slot].state]):
             if self.used >= self.capacity:
                 return False
+            self.replaced = 0
             if slot >= 0:
                 self._replace(slot, p.number)
             slot = self.used
@@ -569,24 +787,33 @@ class _Core:
         side = is_high ^ c.flip
         f: cython.pointer(Flow) = self._flow(2 * slot + side)
         g: cython.pointer(Flow) = self._flow(2 * slot + 1 - side)
-        self._compare_headers(p, op, kind)
+        self._compare_headers(p, c, side, op, kind)
+        # Flags have SHUTDOWNs and SEQPACKETs only, small ones at that.
+        if (
+            strange
+            or p.virtio_flags | p.mon_reserved | (p.mon_len ^ _HEADER_SIZE)
+            or p.virtio_len > _LARGEST
+        ):
+            self._judge_fields(p, c, side, op, kind)
         if kind != c.type:
-            self.marks |= _M_TYPE_CHANGED
-        self._payload(p, o, f, op)
+            self._note(c, _M_TYPE_CHANGED, side, c.type, kind)
+        self._payload(p, o, c, f, g, side, op)
         if kind != _DGRAM:
-            moved = self._take_credit(p, f, g, op)
+            moved = self._take_credit(p, c, f, g, side, op)
             if op == _RW:
-                self._judge_sent(f, g)
+                self._judge_sent(c, f, g, side)
+            if g.asked:
+                self._answer(c, g, side, op)
         self._lifecycle(p, slot, c, side, op)
-        self._count(p, c, f, op)
+        self._count(p, c, f, g, side, op)
         if kind != _DGRAM:
             free = self._free(f, g)
             granted = self._free(g, f)
             if not self.terminal[c.state]:
                 if free >= 0 and (moved or op == _RW):
-                    self._note_window(p, slot, f, free, f.tx - g.fwd, side)
+                    self._note_window(p, slot, c, f, g, free, f.tx - g.fwd, side)
                 if granted >= 0 and moved:
-                    self._note_window(p, slot, g, granted, g.tx - f.fwd, 1 - side)
+                    self._note_window(p, slot, c, g, f, granted, g.tx - f.fwd, 1 - side)
                 elif granted < 0 and g.stalled_since != _NO_TIME:  # fwd_cnt ran ahead
                     self._end_stall(slot, 1 - side, self.now, p.number)
             if free == 0 and op == _RW:
@@ -598,20 +825,30 @@ class _Core:
     @cython.exceptval(check=False)
     @cython.nogil
     def _replace(self, slot: cython.Py_ssize_t, packet: cython.ulonglong) -> cython.void:
-        """A new connection takes the tuple of this one."""
-        state: cython.int = self.c[slot].state
+        """A new connection takes the tuple of this one.
+
+        What that says of the new one is returned in `replaced` and `replaced_state`; what
+        is noticed about the old one here is no mark of the packet.
+        """
+        c: cython.pointer(Connection) = self._connection(slot)
+        state: cython.int = c.state
+        waited: cython.longlong = _elapsed(self.now, c.first_ns)
+        marks: cython.ulonglong = self.marks
         if self.terminal[state]:
             return
-        if state == _CONNECTING and _elapsed(self.now, self.c[slot].first_ns) > _CONNECT_TIMEOUT:
-            self.c[slot].state = _TIMED_OUT
-            self.c[slot].ended_ns = self.c[slot].first_ns + _CONNECT_TIMEOUT
-            return
-        if state != _CONNECTING and state != _DATAGRAM:
-            self.marks |= _M_STILL_OPEN
-        self.c[slot].state = _REPLACED
-        self.c[slot].ended_ns = self.now
-        self._end_stall(slot, 0, self.now, packet)
-        self._end_stall(slot, 1, self.now, packet)
+        if state == _CONNECTING and waited > _CONNECT_TIMEOUT:
+            c.state = _TIMED_OUT
+            c.ended_ns = c.first_ns + _CONNECT_TIMEOUT
+            self._note(c, _M_UNANSWERED, 0, waited, 0)
+        else:
+            if state != _CONNECTING and state != _DATAGRAM:
+                self.replaced = c.number
+                self.replaced_state = state
+            c.state = _REPLACED
+            c.ended_ns = self.now
+            self._end_stall(slot, 0, self.now, packet)
+            self._end_stall(slot, 1, self.now, packet)
+        self.marks = marks
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -648,7 +885,9 @@ class _Core:
         self.c[slot].first_packet = p.number
         self.c[slot].first_ns = self.now
         self.c[slot].last_ns = _NO_TIME
+        self.c[slot].last_packet = 0
         self.c[slot].ended_ns = _NO_TIME
+        self.c[slot].answered_ns = _NO_TIME
         self.c[slot].marks = 0
         self.c[slot].tap = self._tap(p)
         self.c[slot].type = kind
@@ -663,6 +902,12 @@ class _Core:
             self.c[slot].state = _OPEN
             self.c[slot].midstream = 1
             self.marks |= _M_MIDSTREAM
+            if op == _RESPONSE and _elapsed(self.now, self.earliest) > _CONNECT_TIMEOUT:
+                self.marks |= _M_UNASKED_RESPONSE
+        if self.replaced and self.replaced_state == _CLOSING:
+            self._note(self._connection(slot), _M_REUSED, 0, self.replaced, 0)
+        elif self.replaced:
+            self._note(self._connection(slot), _M_STILL_OPEN, 0, self.replaced, 0)
         # At REQUEST and RESPONSE both ends have sent nothing; later that is not known.
         # Datagrams are not counted, and what a port sends to itself has no sides.
         known = known and kind != _DGRAM and not self._to_itself(slot)
@@ -674,7 +919,12 @@ class _Core:
     @cython.exceptval(check=False)
     @cython.nogil
     def _compare_headers(
-        self, p: cython.pointer(Packet), op: cython.int, kind: cython.int
+        self,
+        p: cython.pointer(Packet),
+        c: cython.pointer(Connection),
+        side: cython.int,
+        op: cython.int,
+        kind: cython.int,
     ) -> cython.void:
         """What the two headers say against each other and against the specification."""
         expected: cython.int = 0
@@ -686,15 +936,50 @@ class _Core:
         ):
             self.marks |= _M_ADDRESSES
         if op == 0 or op > _LAST_OP:
-            self.marks |= _M_UNKNOWN_OP
+            self._note(c, _M_UNKNOWN_OP, side, op, 0)
         else:
             expected = self.outer_op[op]
         if p.mon_op != expected:
-            self.marks |= _M_OP_MISMATCH
+            self._note(c, _M_OP_MISMATCH, side, p.mon_op, op)
         if kind < _STREAM or kind > _DGRAM:
-            self.marks |= _M_UNKNOWN_TYPE
+            self._note(c, _M_UNKNOWN_TYPE, side, kind, 0)
         if p.malformed != 0:
-            self.marks |= _M_MALFORMED
+            self._note(c, _M_MALFORMED, side, p.malformed, 0)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _judge_fields(
+        self,
+        p: cython.pointer(Packet),
+        c: cython.pointer(Connection),
+        side: cython.int,
+        op: cython.int,
+        kind: cython.int,
+    ) -> cython.void:
+        """Rare details of the headers: flags, reserved fields, addresses nobody can have."""
+        src: cython.ulonglong = p.virtio_src_cid
+        dst: cython.ulonglong = p.virtio_dst_cid
+        flags: cython.uint = p.virtio_flags
+        if p.mon_reserved != 0:
+            self._note(c, _M_RESERVED, side, p.mon_reserved, 0)
+        if p.mon_len > _HEADER_SIZE and p.malformed == 0:
+            self._note(c, _M_LONG_HEADER, side, p.mon_len, 0)
+        if p.virtio_len > _LARGEST:
+            self._note(c, _M_TOO_LONG, side, p.virtio_len, 0)
+        if src == _MASK64 or dst == _MASK64 or src == _ANY or dst == _ANY or not (src and dst):
+            self.marks |= _M_RESERVED_CID
+        elif src > _MASK32 or dst > _MASK32:
+            self.marks |= _M_WIDE_CID
+        elif src > _HOST and dst != _HOST and not (dst == _LOCAL and op == _RST):
+            self.marks |= _M_UNROUTED
+        if flags == 0 or op == _SHUTDOWN:  # SHUTDOWN is judged with what it does
+            return
+        if op == _RW:
+            if flags & ~(_EOM | _EOR) or kind == _STREAM or flags & (_EOM | _EOR) == _EOR:
+                self._note(c, _M_MESSAGE_FLAGS, side, flags, kind)
+        else:
+            self._note(c, _M_FLAGS, side, flags, op)
 
     @cython.cfunc
     @cython.inline
@@ -704,7 +989,10 @@ class _Core:
         self,
         p: cython.pointer(Packet),
         o: cython.pointer(Tracked),
+        c: cython.pointer(Connection),
         f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
         op: cython.int,
     ) -> cython.void:
         """Which bytes of the frame are the stream's, and what sending them does."""
@@ -714,7 +1002,9 @@ class _Core:
         skip: cython.longlong = 0
         if op != _RW:
             if size != 0:
-                self.marks |= _M_CONTROL_PAYLOAD
+                self._note(c, _M_CONTROL_PAYLOAD, side, size, op)
+            elif whole != 0:
+                self._note(c, _M_FRAME_PAYLOAD, side, whole, op)
             o.data_at = p.payload_at
             o.data_cap = 0
             o.data_len = 0
@@ -725,7 +1015,7 @@ class _Core:
         else:
             f.repeat_wire = 0
             if whole < size:
-                self.marks |= _M_SHORT_PAYLOAD
+                self._note(c, _M_SHORT_PAYLOAD, side, whole, size)
         have -= skip
         if have < 0:
             have = 0
@@ -738,8 +1028,42 @@ class _Core:
         o.data_len = size
         f.bytes += size
         f.tx += size
+        f.queued += 1
+        if p.virtio_type != _STREAM:
+            if p.virtio_type == _SEQPACKET:
+                self._message(p, c, f, g, side)
+        elif size == 0:
+            self._note(c, _M_EMPTY_DATA, side, 0, 0)
         if f.shut & _SEND:
-            self.marks |= _M_AFTER_SHUTDOWN
+            self._note(c, _M_AFTER_SHUTDOWN, side, size, 0)
+        elif g.shut & _RCV and not self.terminal[c.state]:
+            if _elapsed(self.now, g.deaf_ns) > _UNDER_WAY:
+                self._note(c, _M_DEAF_PEER, side, size, _elapsed(self.now, g.deaf_ns))
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _message(
+        self,
+        p: cython.pointer(Packet),
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+    ) -> cython.void:
+        """A piece of a SEQPACKET message."""
+        f.message += p.virtio_len
+        if g.credit_seen and f.message > g.most_buf:
+            self._note(c, _M_MESSAGE_SIZE, side, f.message, g.most_buf)
+        if not p.virtio_flags & _EOM:
+            return
+        if f.message:
+            f.empty = 0
+        else:
+            f.empty += 1
+            if f.empty >= _EMPTY_RUN:
+                self._note(c, _M_EMPTY_MESSAGES, side, f.empty, 0)
+        f.message = 0
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -777,8 +1101,10 @@ class _Core:
     def _take_credit(
         self,
         p: cython.pointer(Packet),
+        c: cython.pointer(Connection),
         f: cython.pointer(Flow),
         g: cython.pointer(Flow),
+        side: cython.int,
         op: cython.int,
     ) -> cython.bint:
         """Take buf_alloc and fwd_cnt of the sender; returns whether either is news.
@@ -800,28 +1126,134 @@ class _Core:
             if step < 0:
                 if op == _RST:  # nothing counts any more, and user-space devices send 0
                     return False
-                self.marks |= _M_FWD_BACK
+                self._fwd_back(c, f, side, -step)
             f.fwd += step
             if f.fwd + buf > f.limit:
                 f.limit = f.fwd + buf
+            if buf != f.buf:
+                if op != _RST:
+                    self._buffer_changed(c, f, g, side, buf)
+            elif op == _RW and not f.updates:
+                self._consumed_unsaid(c, f, side, step)
         else:
             f.credit_seen = 1
             f.fwd = fwd
             f.limit = fwd + buf
+            if op != _RST:
+                self._judge_buffer(c, side, buf, op)
         f.buf = buf
+        if buf > f.most_buf:
+            f.most_buf = buf
         if g.tx_known and f.fwd > g.tx:
-            self.marks |= _M_FWD_AHEAD
+            self._note(c, _M_FWD_AHEAD, side, f.fwd - g.tx, 0)
             g.tx_known = 0
             g.base_set = 0
         if not g.tx_known:
             self._bound_below(g, f)
+        elif g.tx - f.fwd < g.queued:
+            g.queued = g.tx - f.fwd  # every packet has a byte
         return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _fwd_back(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        side: cython.int,
+        back: cython.longlong,
+    ) -> cython.void:
+        """fwd_cnt went back; again and again is the sign of two connections in one."""
+        self._note(c, _M_FWD_BACK, side, back, 0)
+        f.backs += 1
+        if f.backs == _BACKS:
+            self._note(c, _M_INTERLEAVED, side, f.backs, 0)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _judge_buffer(
+        self,
+        c: cython.pointer(Connection),
+        side: cython.int,
+        buf: cython.longlong,
+        op: cython.int,
+    ) -> cython.void:
+        """A buf_alloc that was not seen before."""
+        if buf == 0:
+            self._note(c, _M_NO_CREDIT, side, op, 0)
+        elif buf < _LARGEST:
+            self._note(c, _M_SMALL_BUFFER, side, buf, 0)
+        elif buf >= _HUGE:
+            self._note(c, _M_HUGE_BUFFER, side, buf, 0)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _buffer_changed(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+        buf: cython.longlong,
+    ) -> cython.void:
+        """A side's buf_alloc is not what it was."""
+        flight: cython.longlong = g.tx - f.fwd
+        self._note(c, _M_BUFFER_CHANGED, side, f.buf, buf)
+        if buf < f.buf and g.tx_known and flight > buf:
+            self._note(c, _M_SHRUNK, side, flight, buf)
+        self._judge_buffer(c, side, buf, 0)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _consumed_unsaid(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        side: cython.int,
+        step: cython.longlong,
+    ) -> cython.void:
+        """Data of a side that has never sent a CREDIT_UPDATE says how much it has consumed.
+
+        Linux would have told the sender when less than 64 KiB of the buffer were left.
+        """
+        if step <= 0 or step + _LARGEST <= f.buf:
+            return
+        if f.quiet < _QUIET_RUN:
+            f.quiet += 1
+        if f.quiet == _QUIET_RUN:
+            self._note(c, _M_NO_UPDATES, side, step, f.buf)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _answer(
+        self,
+        c: cython.pointer(Connection),
+        g: cython.pointer(Flow),
+        side: cython.int,
+        op: cython.int,
+    ) -> cython.void:
+        """What `side` says to a CREDIT_REQUEST of its peer: any packet has the counters."""
+        waited: cython.longlong = _elapsed(self.now, g.asked_ns)
+        g.asked = 0
+        if waited > _ANSWER_TIMEOUT and op != _RST:
+            self._note(c, _M_UNANSWERED_ASK, side, waited, 0)
 
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
     @cython.nogil
-    def _judge_sent(self, f: cython.pointer(Flow), g: cython.pointer(Flow)) -> cython.void:
+    def _judge_sent(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+    ) -> cython.void:
         """After data: hold an unknown tx_cnt by the credit, or the sender to it."""
         if not g.credit_seen:
             return
@@ -832,7 +1264,25 @@ class _Core:
                 f.tx_known = 0
                 f.base_set = 0
             else:
-                self.marks |= _M_OVER_CREDIT
+                self._over_credit(c, f, g, side)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _over_credit(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+    ) -> cython.void:
+        """More was sent than was ever allowed; an event whenever it has doubled."""
+        over: cython.longlong = f.tx - g.limit
+        self.marks |= _M_OVER_CREDIT
+        f.over_ns = self.now
+        if over >= 2 * f.over:
+            f.over = over
+            self._event(c, _M_OVER_CREDIT, side, over, g.buf)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -898,23 +1348,30 @@ class _Core:
         state: cython.int = c.state
         event: cython.int = _EV_NOTHING
         following: cython.int
+        if state == _HALF_INITIATOR or state == _HALF_ACCEPTOR:
+            if _elapsed(self.now, c.last_ns) > _IDLE:
+                self._note(c, _M_HALF_CLOSED_IDLE, side, _elapsed(self.now, c.last_ns), 0)
         if op == _RW or op > _RW:
             event = _EV_DATA if op <= _LAST_OP else _EV_NOTHING
             if state == _CONNECTING:
-                self.marks |= _M_NOT_ESTABLISHED
+                self._note(c, _M_NOT_ESTABLISHED, side, op, 0)
         elif op == _RESPONSE:
             # A connection from a port to itself has one end in the key: take it as answer.
             if side == 1 or self._to_itself(slot):
                 event = _EV_RESPONSE
-                if state == _CONNECTING and _elapsed(self.now, c.first_ns) > _CONNECT_TIMEOUT:
-                    event = _EV_LATE_RESPONSE
-                    self.marks |= _M_LATE_RESPONSE
+                if state == _CONNECTING:
+                    c.answered_ns = self.now
+                    if _elapsed(self.now, c.first_ns) > _CONNECT_TIMEOUT:
+                        event = _EV_LATE_RESPONSE
+                        self._note(c, _M_LATE_RESPONSE, side, _elapsed(self.now, c.first_ns), 0)
+            if state != _CONNECTING and c.last_packet:
+                self._note(c, _M_UNASKED_RESPONSE, side, 0, 0)
         elif op == _SHUTDOWN:
-            event = self._shutdown(p, slot, side)
+            event = self._shutdown(p, slot, c, side)
             if state == _CONNECTING:
-                self.marks |= _M_NOT_ESTABLISHED
+                self._note(c, _M_NOT_ESTABLISHED, side, op, 0)
         elif op == _RST:
-            event = self._rst(slot, side)
+            event = self._rst(p, slot, c, side)
         following = self.next_state[state * _EVENTS + event]
         if following != state:
             c.state = following
@@ -922,6 +1379,77 @@ class _Core:
                 c.ended_ns = self.now if self.now > c.first_ns else c.first_ns
                 self._end_stall(slot, 0, self.now, p.number)
                 self._end_stall(slot, 1, self.now, p.number)
+                self._ended(p, slot, c, side, state)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _ended(
+        self,
+        p: cython.pointer(Packet),
+        slot: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
+        side: cython.int,
+        before: cython.int,
+    ) -> cython.void:
+        """What an RST by `side`, which ended a connection, says of its end."""
+        f: cython.pointer(Flow) = self._flow(2 * slot + side)
+        g: cython.pointer(Flow) = self._flow(2 * slot + 1 - side)
+        counts: cython.bint
+        over: cython.longlong
+        if c.state == _REFUSED:
+            c.answered_ns = self.now
+            self._note(
+                c,
+                _M_REFUSED,
+                side,
+                _elapsed(self.now, c.first_ns),
+                1 if self.marks & _M_NO_SOCKET else 0,
+            )
+            return
+        if c.state == _RESET:
+            self._note(c, _M_RESET, side, 0, 0)
+        elif c.state == _TIMED_OUT and before == _CLOSING:
+            self._note(c, _M_CLOSE_TIMEOUT, side, _elapsed(self.now, f.closed_ns), 0)
+        if g.over_ns != _NO_TIME and _elapsed(self.now, g.over_ns) <= _SOON:
+            self._note(c, _M_OVERRUN_RESET, 1 - side, _elapsed(self.now, g.over_ns), 0)
+        elif g.tx_known and not f.shut and g.queued >= _MANY_QUEUED and g.tx - f.fwd < f.buf:
+            # The first packet for which there is no room, or a few that were under way.
+            over = g.queued * _OVERHEAD - f.buf
+            if 0 < over <= _FEW * _OVERHEAD:
+                self._note(c, _M_SMALL_PACKETS, 1 - side, g.queued, f.buf)
+        self._judge_message(c, f, side)
+        self._judge_message(c, g, 1 - side)
+        # The reader's last word is its SHUTDOWN(RCV), or its RST if that has its counters.
+        counts = p.virtio_buf_alloc != 0 and p.virtio_fwd_cnt == _u32(f.fwd)
+        self._judge_loss(c, f, g, side, (g.shut & _RCV) != 0)
+        self._judge_loss(c, g, f, 1 - side, (f.shut & _RCV) != 0 or counts)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _judge_message(
+        self, c: cython.pointer(Connection), f: cython.pointer(Flow), side: cython.int
+    ) -> cython.void:
+        """A SEQPACKET message of which no more will come."""
+        if f.message:
+            self._note(c, _M_MESSAGE_CUT, side, f.message, 0)
+            f.message = 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _judge_loss(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+        final: cython.bint,
+    ) -> cython.void:
+        """Bytes of `side` that its reader, whose last word is `final`, has not consumed."""
+        if final and f.tx_known and g.credit_seen and f.tx > g.fwd:
+            self._note(c, _M_BYTES_LOST, side, f.tx - g.fwd, 0)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -935,12 +1463,22 @@ class _Core:
     @cython.exceptval(check=False)
     @cython.nogil
     def _shutdown(
-        self, p: cython.pointer(Packet), slot: cython.Py_ssize_t, side: cython.int
+        self,
+        p: cython.pointer(Packet),
+        slot: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
+        side: cython.int,
     ) -> cython.int:
         """Which directions have ended by now; SHUTDOWN flags are permanent."""
         mine: cython.Py_ssize_t = 2 * slot + side
         before: cython.int = self.c[slot].ended
         ended: cython.int = 0
+        if p.virtio_flags == 0 or p.virtio_flags & ~(_SEND | _RCV):
+            self._note(c, _M_SHUTDOWN_FLAGS, side, p.virtio_flags, 0)
+        if p.virtio_flags & _RCV and self.f[mine].deaf_ns == _NO_TIME:
+            self.f[mine].deaf_ns = self.now
+        if p.virtio_flags & _SEND:
+            self._judge_message(c, self._flow(mine), side)
         self.f[mine].shut = self.f[mine].shut | (p.virtio_flags & (_SEND | _RCV))
         if self.f[mine].shut == _SEND | _RCV and self.f[mine].closed_ns == _NO_TIME:
             self.f[mine].closed_ns = self.now
@@ -960,14 +1498,31 @@ class _Core:
     @cython.cfunc
     @cython.exceptval(check=False)
     @cython.nogil
-    def _rst(self, slot: cython.Py_ssize_t, side: cython.int) -> cython.int:
+    def _rst(
+        self,
+        p: cython.pointer(Packet),
+        slot: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
+        side: cython.int,
+    ) -> cython.int:
         """What an RST by `side` means to the connection."""
-        state: cython.int = self.c[slot].state
+        state: cython.int = c.state
         mine: cython.Py_ssize_t = 2 * slot + side
         peer: cython.Py_ssize_t = 2 * slot + 1 - side
+        no_socket: cython.bint = (self.marks & _M_NO_SOCKET) != 0
         if self.terminal[state]:
             self.marks |= _M_LATER_RST
+            # Without a socket it answers something, and all there was is the peer's RST.
+            if no_socket and self.f[peer].rst_packet:
+                if self.f[peer].rst_packet == c.last_packet:
+                    self._note(c, _M_RST_FOR_RST, side, 0, 0)
             return _EV_NOTHING
+        # What is under way when it is sent may be answered by RST as well.
+        if _elapsed(self.now, c.last_ns) > _UNDER_WAY:
+            self.f[mine].rst_packet = p.number
+        if c.midstream and no_socket and not self.f[mine].packets and not self.f[peer].shut:
+            if self.f[peer].packets:
+                self._note(c, _M_UNKNOWN_CONNECTION, side, self.f[peer].packets, 0)
         if self.c[slot].closer == _NOBODY:
             self.c[slot].closer = side
         if self._to_itself(slot):
@@ -989,6 +1544,8 @@ class _Core:
         p: cython.pointer(Packet),
         c: cython.pointer(Connection),
         f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
         op: cython.int,
     ) -> cython.void:
         """Totals of the connection and of the flow."""
@@ -1005,6 +1562,11 @@ class _Core:
             f.updates += 1
             if self.now > f.last_update_ns:
                 f.last_update_ns = self.now
+            if f.updates >= _STORM and f.updates > 2 * (g.packets - g.updates):
+                self._note(c, _M_UPDATE_STORM, side, f.updates, g.packets - g.updates)
+        elif op == _CREDIT_REQUEST and not f.asked:
+            f.asked = 1
+            f.asked_ns = self.now
 
     @cython.cfunc
     @cython.inline
@@ -1028,7 +1590,9 @@ class _Core:
         self,
         p: cython.pointer(Packet),
         slot: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
         f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
         free: cython.longlong,
         flight: cython.longlong,
         side: cython.int,
@@ -1046,6 +1610,10 @@ class _Core:
         if free == 0:
             if f.stalled_since == _NO_TIME:
                 f.stalled_since = self.now
+                f.stalled_packet = p.number
+                f.stalled_flight = flight if flight < _MASK32 else _MASK32
+                if f.buf < g.buf and flight < g.buf:
+                    self._note(c, _M_OWN_BUFFER, side, f.buf, g.buf)
         elif f.stalled_since != _NO_TIME:
             self._end_stall(slot, side, self.now, p.number)
 
@@ -1063,9 +1631,27 @@ class _Core:
         flow: cython.Py_ssize_t = 2 * slot + side
         since: cython.longlong = self.f[flow].stalled_since
         length: cython.longlong
+        peer: cython.Py_ssize_t = 2 * slot + 1 - side
         if since == _NO_TIME:
             return
         length = _elapsed(now, since)
+        if length >= _LONG_STALL:
+            self.marks |= _M_STALL
+            # Where it is not the first it is worth an event if it is twice the longest.
+            if length >= 2 * self.f[flow].longest_stall_ns or not self.c[slot].marks & _M_STALL:
+                self._event(
+                    self._connection(slot), _M_STALL, side, length, self.f[flow].stalled_flight
+                )
+            since = max(since, self.f[peer].stalled_since)
+            if (
+                self.f[peer].stalled_since != _NO_TIME
+                and self.terminal[self.c[slot].state]  # nobody had read until then
+                and _elapsed(now, since) >= _DEADLOCK
+                and self.f[flow].stalled_flight
+                and self.f[peer].stalled_flight  # 0: its buffer is 0, and nobody waits
+            ):
+                self._note(self._connection(slot), _M_DEADLOCK, side, _elapsed(now, since), 0)
+            since = self.f[flow].stalled_since
         self.f[flow].stalled_since = _NO_TIME
         self.f[flow].stalls += 1
         if self.f[flow].stalled_ns < _LONGEST:
@@ -1076,7 +1662,10 @@ class _Core:
         self.s[self.stalls].side = side
         self.s[self.stalls].start_ns = since
         self.s[self.stalls].end_ns = since + length
+        self.s[self.stalls].first_packet = self.f[flow].stalled_packet
         self.s[self.stalls].packet = packet
+        self.s[self.stalls].in_flight = self.f[flow].stalled_flight
+        self.s[self.stalls].own = self.f[flow].buf < self.f[peer].buf
         self.stalls += 1
 
     @cython.cfunc
@@ -1115,12 +1704,28 @@ class _Core:
         else:
             o.granted = 0
         if self.marks:
-            c.marks |= self.marks
+            fresh: cython.ulonglong = self.marks & ~c.marks & _M_EVENTFUL & ~_M_TIME_BACK
+            c.marks |= self.marks & ~_M_TIME_BACK
+            if fresh:
+                self._plain_events(c, side, fresh)
         o.conn = c.number
         o.marks = self.marks
         o.side = side
         o.state = c.state
         o.known = known
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _plain_events(
+        self, c: cython.pointer(Connection), side: cython.int, marks: cython.ulonglong
+    ) -> cython.void:
+        """Events without numbers for marks that had none yet."""
+        one: cython.ulonglong
+        while marks:
+            one = marks & (~marks + 1)  # the lowest bit
+            self._event(c, one, side, 0, 0)
+            marks ^= one
 
 
 class _Bound:
@@ -1133,6 +1738,9 @@ class _Bound:
                 rows = base
         self.rows = rows  # kept, so that its memory is not used for anything else
         self.tracked = np.zeros(len(rows), TRACKED_DTYPE)
+
+
+_NO_EVENTS = np.zeros(0, EVENT_DTYPE)
 
 
 class Tracker:
@@ -1151,7 +1759,8 @@ class Tracker:
         self._bound: dict[int, _Bound] = {}  # by the address of the first row
         self._current = 0  # the address that the core looks at
         self._stalls = np.zeros(0, STALL_DTYPE)
-        self._stall_count = 0
+        self._stall_count = self._event_count = 0
+        self._events = []
         self.first_ns = self.last_ns = _NO_TIME_PY
         self.until_ns: int | None = None
 
@@ -1160,18 +1769,20 @@ class Tracker:
         self._core.bind_taps(np.array(taps, "u4"))
 
     def track(self, batch: Batch) -> Batch:
-        """The batch with its tracked columns and stalls.
+        """The batch with its tracked columns, stalls and events.
 
         They are valid until rows at the same address are tracked again.
         """
         count = len(batch.rows)
         self._stall_count = 0
+        self._events.clear()
         if count:
             batch.tracked = self._bind(np.ascontiguousarray(batch.rows))[:count]
             self._run(count)
         else:
             batch.tracked = np.zeros(0, TRACKED_DTYPE)
         batch.stalls = self._stalls[: self._stall_count].copy()
+        batch.events = np.concatenate(self._events) if self._events else _NO_EVENTS
         return batch
 
     @property
@@ -1233,6 +1844,9 @@ class Tracker:
         """Track all rows, making room in the store as often as needed."""
         row = self._run_from(0, count)
         while row < count:
+            if self._event_count > _EVENTS_FULL:
+                row = self._run_from(row, count)
+                continue
             current = self._core.current()
             moved = self.store.make_room()
             if moved is not None:
@@ -1244,6 +1858,8 @@ class Tracker:
 
     def _run_from(self, start: int, count: int) -> int:
         """Track rows from `start` on; returns where it stopped."""
-        row, used, stalls, self.first_ns, self.last_ns = self._core.run(start, count)
-        self.store.used, self._stall_count = used, stalls
+        row, used, stalls, events, self.first_ns, self.last_ns = self._core.run(start, count)
+        self.store.used, self._stall_count, self._event_count = used, stalls, events
+        if events:
+            self._events.append(self._core.take_events(events))
         return row

@@ -1,0 +1,203 @@
+"""Rules about the life of a connection: connect, data out of turn, close."""
+
+from typing import Final
+
+from vsockdump.findings.rule import Rule, Severity
+from vsockdump.track.marks import Mark
+
+_SOCKET: Final = "net/vmw_vsock/af_vsock.c"
+_VIRTIO: Final = "net/vmw_vsock/virtio_transport_common.c"
+_SPEC: Final = "virtio specification, Socket Device"
+
+_CONNECT: Final = (
+    Rule(
+        "vsock.connect.unanswered",
+        Severity.WARN,
+        Mark.UNANSWERED,
+        "unanswered",
+        "a REQUEST without an answer for 2 s",
+        "{peer} did not answer the REQUEST of {who} for {a:time}",
+        "A guest that has stopped or has no driver yet, a device that drops the packet, or one"
+        " that knows the addresses as connected.",
+        "the receiver's end of the connection; vsock.connect.still_open",
+        _SOCKET + ": VSOCK_DEFAULT_CONNECT_TIMEOUT",
+    ),
+    Rule(
+        "vsock.connect.late",
+        Severity.WARN,
+        Mark.LATE_RESPONSE,
+        "late",
+        "RESPONSE after the connect timeout of 2 s",
+        "{who} answered after {a:time}; connect() gives up after 2 s",
+        "A guest without CPU time, or a listener behind a slow proxy.",
+        "whether data follows (SO_VM_SOCKETS_CONNECT_TIMEOUT is longer) or an RST",
+        _SOCKET,
+    ),
+    Rule(
+        "vsock.connect.refused",
+        Severity.NOTE,
+        Mark.REFUSED,
+        "refused",
+        "REQUEST answered by RST",
+        "{who} refused the connection after {a:time}",
+        "Nobody listens on the port, its listener is of another type, or its backlog is full.",
+        "-z connects: whether the same port accepted others",
+        _VIRTIO,
+    ),
+    Rule(
+        "vsock.connect.still_open",
+        Severity.ERROR,
+        Mark.STILL_OPEN,
+        "still open",
+        "REQUEST on addresses whose connection has not ended",
+        "{who} began a connection on the addresses of #{a}, which has not ended",
+        "One end has forgotten the connection: a guest restored from a snapshot, a proxy or"
+        " device that was restarted, a lost RST. Linux drops such a REQUEST, and the client"
+        " hangs.",
+        "the end of the connection before, and whether an RST was sent for it",
+        _VIRTIO,
+    ),
+    Rule(
+        "vsock.connect.reused",
+        Severity.WARN,
+        Mark.REUSED,
+        "reused early",
+        "REQUEST on addresses whose connection waits for its last RST",
+        "{who} used the addresses of #{a} again before the RST that ends it",
+        "Ports handed out without regard to connections that are being closed.",
+        "how the sender chooses its ports",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.connect.unasked",
+        Severity.WARN,
+        Mark.UNASKED_RESPONSE,
+        "nobody asked",
+        "RESPONSE without a REQUEST",
+        "{who} sent a RESPONSE that no REQUEST of {peer} asked for",
+        "A RESPONSE sent twice, or an end that confuses its connections.",
+        "the packets of these addresses before it",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.connect.not_established",
+        Severity.ERROR,
+        Mark.NOT_ESTABLISHED,
+        "not established",
+        "data, SHUTDOWN or credit before RESPONSE",
+        "{who} sent {a:op} before the RESPONSE; Linux resets such a connection (EPROTO)",
+        "A device that sends before the connection stands, or a RESPONSE that was lost.",
+        "the order in which the sender's device queues packets",
+        _VIRTIO,
+    ),
+)
+
+_DATA: Final = (
+    Rule(
+        "vsock.connection.type_changed",
+        Severity.ERROR,
+        Mark.TYPE_CHANGED,
+        "type changed",
+        "the type is not the connection's",
+        "{who} sent a packet of type {b:type} in a connection of type {a:type}",
+        "Linux answers with RST: an end that mixes its sockets up.",
+        "where the sender takes the type from",
+        _VIRTIO,
+    ),
+    Rule(
+        "vsock.connection.unknown",
+        Severity.WARN,
+        Mark.UNKNOWN_CONNECTION,
+        "unknown to the receiver",
+        "data for a connection that its receiver does not know",
+        "{peer} sent {a:packets} to {who}, which knows no such connection and resets it",
+        "One end lost its connections: a guest restored from a snapshot or migrated, a device"
+        " that was restarted.",
+        "what happened to the end that sent the RST",
+        _VIRTIO,
+    ),
+    Rule(
+        "vsock.connection.rst_for_rst",
+        Severity.WARN,
+        Mark.RST_FOR_RST,
+        "rst for rst",
+        "an RST that answers an RST",
+        "{who} answered the RST of {peer} with an RST",
+        "Linux never answers an RST. Two ends that both do, never stop.",
+        "the device that sent the second RST",
+        _VIRTIO,
+    ),
+)
+
+_CLOSE: Final = (
+    Rule(
+        "vsock.close.after_shutdown",
+        Severity.ERROR,
+        Mark.AFTER_SHUTDOWN,
+        "after shutdown",
+        "data after its sender's own SHUTDOWN(SEND)",
+        "{who} sent {a:bytes} after it had said that it would send no more",
+        "SHUTDOWN is permanent; a proxy that shuts down before its last bytes loses them.",
+        "the sender's order of write and shutdown",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.close.deaf_peer",
+        Severity.WARN,
+        Mark.DEAF_PEER,
+        "nobody reads",
+        "data to an end that has said it will receive no more",
+        "{who} sent {a:bytes} although {peer} had shut down its receiving {b:time} before",
+        "The sender ignores SHUTDOWN(RCV); its bytes are thrown away.",
+        "how the sender handles SHUTDOWN",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.close.unanswered",
+        Severity.WARN,
+        Mark.CLOSE_TIMEOUT,
+        "close unanswered",
+        "a SHUTDOWN of both directions that no RST answered in time",
+        "nobody answered the SHUTDOWN of {who} for {a:time}",
+        "An application that does not read its data nor close, or a device that sends no RST.",
+        "the other end: is it stuck, and does its device answer SHUTDOWN at all?",
+        _VIRTIO,
+    ),
+    Rule(
+        "vsock.close.reset",
+        Severity.NOTE,
+        Mark.RESET,
+        "reset",
+        "ended by RST while at least one direction was open",
+        "{who} reset the connection while data could still be sent",
+        "An end that was killed, a device that was removed, or an error: see other findings of"
+        " the connection.",
+        "what came just before the RST",
+        _VIRTIO,
+    ),
+    Rule(
+        "vsock.close.half_closed_idle",
+        Severity.NOTE,
+        Mark.HALF_CLOSED_IDLE,
+        "idle half closed",
+        "half a connection without a packet for more than 30 s",
+        "one direction is closed and nothing was sent for {a:time}",
+        "A proxy that does not pass the end of the stream on, or an application that waits for"
+        " more.",
+        "who should close next: -z conv shows which half is open",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.close.bytes_lost",
+        Severity.WARN,
+        Mark.BYTES_LOST,
+        "bytes lost",
+        "bytes that the receiver had not read when the connection ended",
+        "up to {a:bytes} of {who} were not read by {peer} when the connection ended",
+        "The receiver closed or was killed with data unread; nothing else tells the sender.",
+        "the receiver's last reads; -z conv for who closed first",
+        _VIRTIO,
+    ),
+)
+
+RULES: Final = (*_CONNECT, *_DATA, *_CLOSE)

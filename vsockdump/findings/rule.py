@@ -1,0 +1,101 @@
+"""What a rule is, and how its sentence is made from a case.
+
+A rule is data: the tracker decides that something is the case and gives an event with two
+numbers (see Mark); the rule has the words.  Rules for editors: a message says what happened
+with the case's numbers, `what` the same without them, `cause` what usually brings it about,
+`look` what to look at next; `source` where it is written down.  One or two plain sentences
+each.  A rule that fires on healthy traffic is worse than none.
+"""
+
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from vsockdump import wire
+from vsockdump.amounts import counted, span
+from vsockdump.batch import MALFORMED_TEXT, Malformed
+from vsockdump.track.marks import Mark
+
+
+class Severity(IntEnum):
+    """Wireshark's: an ordinary event, worth knowing, suspicious, against the rules."""
+
+    CHAT = 1
+    NOTE = 2
+    WARN = 3
+    ERROR = 4
+
+    @property
+    def word(self) -> str:
+        """As it is printed and typed."""
+        return self.name.lower()
+
+
+class Rule(NamedTuple):
+    """One finding.  `name` is stable; `word` stands in the packet line."""
+
+    name: str
+    severity: Severity
+    mark: Mark
+    word: str
+    what: str
+    message: str
+    cause: str
+    look: str
+    source: str
+    most: str = ""  # what the largest `a` is, of rules whose cases can get worse
+
+    @property
+    def group(self) -> str:
+        """The middle of the name: frame, address, connect, connection, close, ..."""
+        return self.name.split(".")[1]
+
+
+class Event(NamedTuple):
+    """A row of track.store.EVENT_DTYPE."""
+
+    mark: int
+    conn: int
+    packet: int
+    time_ns: int
+    a: int
+    b: int
+    side: int
+    open: int
+
+
+class _Amount(int):
+    """A number that a message formats by what it is: `{a:bytes}`, `{b:time}`."""
+
+    def __format__(self, kind: str) -> str:
+        match kind:
+            case "":
+                return str(int(self))
+            case "time":
+                return span(self)
+            case "hex":
+                return hex(self)
+            case "op":
+                return wire.name_of(wire.Op, self)
+            case "monitor":
+                return wire.name_of(wire.MonitorOp, self)
+            case "type":
+                return wire.name_of(wire.SocketType, self)
+            case "malformed":
+                return MALFORMED_TEXT[Malformed(self)]
+        return counted(self, kind.removesuffix("s"))
+
+
+UNKNOWN_ENDS: Final = ("one end", "the other end")
+
+
+def at_most(rule: Rule, most: int) -> str:
+    """The largest number of a case in words, "" for rules without one."""
+    return format(_Amount(most), rule.most) if rule.most else ""
+
+
+def sentence(rule: Rule, event: Event, ends: tuple[str, str] = UNKNOWN_ENDS) -> str:
+    """What happened; `ends` are the names of side 0 and side 1."""
+    text = rule.message.format(
+        who=ends[event.side], peer=ends[1 - event.side], a=_Amount(event.a), b=_Amount(event.b)
+    )
+    return text + (", and it goes on" if event.open else "")
