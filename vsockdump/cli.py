@@ -16,6 +16,8 @@ from vsockdump import __version__
 
 if TYPE_CHECKING:
     from vsockdump.config import Config, LiveOptions
+    from vsockdump.output.extract import ExtractOptions
+    from vsockdump.output.follow import FollowOptions
     from vsockdump.output.rotation import RingBuffer, Savefiles
 
 EXIT_INPUT = 1
@@ -102,6 +104,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.fields import FieldError
     from vsockdump.filters.errors import FilterError
     from vsockdump.output.errors import OutputError
+    from vsockdump.output.follow import FollowError
     from vsockdump.output.rotation import RotationError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
@@ -115,7 +118,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         complain(str(error))
         _discard_output()
         return EXIT_INPUT
-    except (FieldError, FilterError, RotationError, StatisticError) as error:
+    except (FieldError, FilterError, FollowError, RotationError, StatisticError) as error:
         complain(str(error))
         return EXIT_USAGE
 
@@ -181,7 +184,9 @@ def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespac
     try:
         text = _filter_text(parser, arguments)
         # Packets that are only written need not be tracked; see pipeline.
-        only_written = arguments.write and not (arguments.statistics or arguments.print_packets)
+        tracked = arguments.statistics or arguments.print_packets
+        tracked = tracked or arguments.follow or arguments.extract
+        only_written = arguments.write and not tracked
         keep_state = None if only_written else True
         lines = explanation(text, arguments.print_program, keep_state)
         for remark in remarks(text, keep_state) if arguments.print_program > 1 else ():
@@ -368,6 +373,31 @@ def _parser() -> argparse.ArgumentParser:
         help="exit with status 3 if anything that severe, or more so, is found",
     )
     add(
+        "--follow",
+        metavar="N[,FORM][,SIDE]",
+        help="what connection N said instead of packets, as text, hex, raw or json; of both"
+        " sides, or of the initiator or acceptor",
+    )
+    add(
+        "--extract",
+        metavar="DIR",
+        help="write what each side of each connection sent to a file of DIR, with an index",
+    )
+    add(
+        "--max-segments",
+        metavar="N",
+        type=_positive,
+        help="with --extract: let so many pieces of data wait for the filter, and list so many"
+        " gaps and messages (default 1000000)",
+    )
+    add(
+        "--max-held",
+        metavar="MIB",
+        type=_positive,
+        help="with --extract, a filter, and no plain file to read again: hold so many MiB of"
+        " data for it (default 256)",
+    )
+    add(
         "-P",
         "--print",
         dest="print_packets",
@@ -474,6 +504,43 @@ def _statistics(
     return statistics, commands[0] if commands else None
 
 
+def _follow(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> "FollowOptions | None":
+    """What --follow asks for; it has stdout for itself where it has to."""
+    if arguments.follow is None:
+        return None
+    from vsockdump.output.follow import follow_options
+
+    options = follow_options(arguments.follow)
+    if not options.form:
+        options = options._replace(form="json" if arguments.json else "text")
+    if arguments.print_packets:
+        parser.error("--follow and --print cannot both go to stdout")
+    if options.form == "raw" and arguments.statistics:
+        parser.error("--follow N,raw and -z cannot both go to stdout")
+    if options.form == "raw" and sys.stdout.isatty():
+        parser.error("--follow N,raw would steer the terminal: send it to a file or a pipe")
+    return options
+
+
+def _extract(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> "ExtractOptions | None":
+    """What --extract asks for, with its limits."""
+    if arguments.extract is None:
+        if arguments.max_segments or arguments.max_held:
+            parser.error("--max-segments and --max-held go with --extract")
+        return None
+    from vsockdump.output.extract import ExtractOptions
+
+    options = ExtractOptions(arguments.extract)
+    return options._replace(
+        segments=arguments.max_segments or options.segments,
+        held=(arguments.max_held or 0) << 20 or options.held,
+    )
+
+
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
     from vsockdump.config import Config
     from vsockdump.output.rows import Kind
@@ -493,8 +560,10 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
     statistics, postrotate = _statistics(parser, arguments, rotation is not None)
     if arguments.annotate and not arguments.write:
         parser.error("--annotate writes comments into the file of -w FILE")
-    prints = arguments.print_packets or not (statistics or arguments.write)
-    if arguments.write == "-" and (prints or statistics):
+    follow = _follow(parser, arguments)
+    extract = _extract(parser, arguments)
+    prints = arguments.print_packets or not (statistics or arguments.write or follow or extract)
+    if arguments.write == "-" and (prints or statistics or follow):
         parser.error("-w - and other output cannot both go to stdout")
     dump = None
     if arguments.both:
@@ -531,6 +600,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         postrotate=postrotate,
         annotate=arguments.annotate,
         fail_on=arguments.fail_on,
+        follow=follow,
+        extract=extract,
         max_connections=arguments.max_connections,
         colour=colour,
         live=_live(parser, arguments),

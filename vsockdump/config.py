@@ -1,9 +1,13 @@
 """What a run is to do: the command line as one frozen value."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from vsockdump.output.follow import FollowOptions
 from vsockdump.output.rotation import RingBuffer, Savefiles
 from vsockdump.output.text import TextOptions
+
+if TYPE_CHECKING:
+    from vsockdump.output.extract import ExtractOptions
 
 
 class LiveOptions(NamedTuple):
@@ -28,7 +32,8 @@ class Config(NamedTuple):
     arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
     of a filter, "" lets all packets through.  `rotation` makes several files of what is
     written, each of which the command `postrotate` gets; `annotate` writes findings into it as
-    comments.  `fail_on` is the least severity of a finding with which the run fails.
+    comments.  `fail_on` is the least severity of a finding with which the run fails.  `follow`
+    shows the dialogue of a connection, `extract` writes streams to files.
     """
 
     read: str | None
@@ -47,6 +52,8 @@ class Config(NamedTuple):
     postrotate: str | None = None
     annotate: bool = False
     fail_on: str | None = None
+    follow: FollowOptions | None = None
+    extract: "ExtractOptions | None" = None
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()

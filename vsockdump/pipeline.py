@@ -5,7 +5,7 @@ to stdout, everything else to stderr, one sentence a line.
 """
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +26,7 @@ from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
 from vsockdump.output.findings import Findings, Overdue
+from vsockdump.output.follow import Follow, form_of
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
 from vsockdump.output.statistics import Selection, Statistic, make, wish
@@ -36,6 +37,7 @@ from vsockdump.track.tracker import Tracker
 if TYPE_CHECKING:
     from vsockdump.filters.bpf import Program
     from vsockdump.filters.filter import Filter
+    from vsockdump.output.extract import Extract
     from vsockdump.output.postrotate import PostRotate
 
 _OVERDUE_S = 1.0  # how often a live capture looks for what only time tells
@@ -110,7 +112,8 @@ def _tracks(config: Config, wanted: "Filter | None") -> bool:
     """Whether anything of the run needs connections."""
     asked = wanted is not None and wanted.needs_tracking
     judged = config.annotate or config.fail_on is not None
-    return asked or judged or config.print_packets or bool(config.statistics)
+    streams = config.follow is not None or config.extract is not None
+    return asked or judged or streams or config.print_packets or bool(config.statistics)
 
 
 class _Start(NamedTuple):
@@ -183,6 +186,12 @@ def _view(config: Config) -> Any:
     return TextView(config.text)
 
 
+def _follow(config: Config) -> Follow | None:
+    if config.follow is None:
+        return None
+    return Follow(config.follow, form_of(config.follow, config.text.numeric, config.colour))
+
+
 _Chosen = tuple[Batch, Mask | None]  # a batch, and which of its packets are wanted (None: all)
 
 
@@ -211,6 +220,8 @@ class _Run:
         self._judge = Findings(tracker, wanted.selection) if config.fail_on else None
         self._selection = wanted.selection
         self._view = view
+        self._follow = _follow(config)
+        self._extract: Extract | None = None  # its directory is made by the run's user
         self._filter = wanted.filter
         self._track = _tracks(config, wanted.filter)
         ahead = config.limit and self._filter is not None and self._filter.needs_tracking
@@ -224,7 +235,8 @@ class _Run:
         self._progress = LiveProgress(source)
         self._shown = 0  # how often statistics were shown
         # Packets that scroll by, and programs that read, get one table after the other.
-        self._in_place = view is None and config.output != "json" and sys.stdout.isatty()
+        self._printing = view is not None or self._follow is not None
+        self._in_place = not self._printing and config.output != "json" and sys.stdout.isatty()
 
     def set_timers(self, refreshes: list[float]) -> None:
         """What a live run does by the clock; `refreshes` are those of the statistics, 0: none."""
@@ -239,19 +251,23 @@ class _Run:
         if isinstance(self._view, TextView) and self._source.now_ns() is not None:
             self._overdue = Overdue(self._tracker, self._selection)
             events.every(_OVERDUE_S, self._tell_overdue)
-        silent = config.write is not None and self._view is None and not drawing
+        to_files = config.write is not None or config.extract is not None
+        silent = to_files and not self._printing and not drawing
         if silent and self._progress.wanted:
             events.every(LiveProgress.EVERY_S, self._progress.update)
 
     def run(self) -> int:
         """Read to the end, to -c, to damage or to ^C; then finish what was begun."""
         config = self._config
+        self._extract = self._extraction()
         if config.write is None:
             status = self._read(None)
         else:
             with closing(self._writer(config.write)) as writer:
                 status = self._read(writer)
         self._progress.clear()
+        status = self._end_follow() or status
+        self._end_extraction()
         self._print_statistics()
         self._out.flush()
         if self._source.counts() is not None:
@@ -323,7 +339,7 @@ class _Run:
         batches, kept = self._chosen_batches(), self._source.kept
         if kept > 1 and (self._track or self._filter):
             batches = ahead(batches, kept)
-        with closing(batches), Progress(self._source, self._view is not None) as progress:
+        with closing(batches), Progress(self._source, self._printing) as progress:
             for chosen in self._events.until_stopped(batches):
                 progress.update(self._source.packets)
                 yield chosen
@@ -372,10 +388,15 @@ class _Run:
         self._vsock += len(batch) - batch.foreign
         self._chosen += _count(batch, mask)
         takers = self._takers()
-        if self._selection is not None and (takers or self._overdue is not None):
+        wanted = takers or self._overdue is not None or self._extract is not None
+        if self._selection is not None and wanted:
             self._selection.add(batch, mask)
+        if self._extract is not None:
+            self._extract.add(batch)
         for statistic in takers:
             statistic.add(batch, mask)
+        if self._follow is not None:
+            self._print_all(self._follow.add(batch, mask))
         if self._view is not None and len(batch) > batch.foreign:
             self._print_packets(batch, mask)
 
@@ -386,10 +407,40 @@ class _Run:
         chosen = None if mask is None else np.flatnonzero(mask)
         if chosen is not None and not len(chosen):
             return
-        for piece in self._view.write(batch, chosen):
+        self._print_all(self._view.write(batch, chosen))
+
+    def _print_all(self, pieces: Iterable[bytes | memoryview]) -> None:
+        for piece in pieces:
             self._out.write(piece)
         if self._flush:
             self._out.flush()
+
+    def _extraction(self) -> "Extract | None":
+        """The files of streams; without a filter to wait for, of all connections seen."""
+        config = self._config
+        if config.extract is None:
+            return None
+        from vsockdump.output.extract import Extract
+
+        selection = None if self._filter is None else self._selection
+        return Extract(config.extract, self._source, config.max_connections, selection)
+
+    def _end_extraction(self) -> None:
+        """Write what is left of the streams, and say what they lack."""
+        if self._extract is not None:
+            self._extract.close()
+            for sentence in self._extract.remarks():
+                complain(sentence)
+
+    def _end_follow(self) -> int:
+        """The end of the dialogue; its exit status."""
+        if self._follow is None:
+            return EXIT_OK
+        self._print_all(self._follow.end())
+        self._out.flush()
+        for sentence in self._follow.remarks(self._source.name, self._tracker.connections):
+            complain(sentence)
+        return EXIT_OK if self._follow.chosen else EXIT_INPUT
 
     def _print_statistics(self) -> None:
         """The result, at the end."""
@@ -435,7 +486,7 @@ class _Run:
 
     def _print(self, statistic: Statistic) -> None:
         """A statistic below what was printed before, with an empty line between."""
-        if self._config.output != "json" and (self._shown or self._view is not None):
+        if self._config.output != "json" and (self._shown or self._printing):
             self._out.write(b"\n")
         self._shown += 1
         for line in self._lines_of(statistic):

@@ -87,6 +87,7 @@ class PacketSocket:
         self._link = usable_link(name)
         self.packets = 0
         self.kept = 1
+        self.read_again = None
         self.interfaces = [Interface(LINKTYPE_VSOCK, settings.snaplen, name, NANOSECOND)]
         self._timeout_ms = settings.block_timeout_ms
         self._blocks = max(settings.ring_kib * 1024 // _BLOCK, 2)

@@ -8,7 +8,7 @@ take turns.  Formats know their headers (pcap.py,
 pcapng.py), the scanner knows the records.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 import numpy as np
@@ -111,6 +111,11 @@ class FileReader:
         if isinstance(self._parser, pcap.PcapParser) or not self._parser.dropped:
             return None
         return sum(self._parser.dropped.values())
+
+    @property
+    def read_again(self) -> Callable[[int, int], bytes] | None:
+        """Reads at an offset of a plain file; None for what is compressed, a pipe or stdin."""
+        return self.stream.read_at if self.stream.seekable else None
 
     def stop(self) -> None:
         """Read no further; a reader that waits for a pipe ends at once."""

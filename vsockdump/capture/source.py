@@ -5,7 +5,7 @@ that live and offline use take the same road.  What only one kind of source has 
 empty for the others, never a question of their type.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from vsockdump.batch import Batch
@@ -75,6 +75,14 @@ class Source(Protocol):
         """The packets in order; the last `kept` batches are valid.
 
         Raises CaptureError, after the packets before it, where there is no going on.
+        """
+
+    @property
+    def read_again(self) -> Callable[[int, int], bytes] | None:
+        """Reads bytes of the capture once more, by offset and size; None where they are gone.
+
+        A packet's record stands at its record_offset.  Raises CaptureError where the file has
+        become shorter.
         """
 
     def stop(self) -> None:

@@ -246,6 +246,7 @@ class ByteStream:
         codec = next((make() for magic, make in _CODECS.items() if head.startswith(magic)), None)
         self.compression = codec.name if codec else None
         self._content = _Frames(self._raw, codec) if codec else self._raw
+        self.seekable = self._own and not self.growing and codec is None
 
     @property
     def position(self) -> int:
@@ -261,6 +262,16 @@ class ByteStream:
             return self._content.readinto(view)
         except OSError as error:
             raise CaptureError(f"reading on failed ({_reason(error)})") from None
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Bytes of a seekable file; CaptureError, a whole sentence, where it has them no more."""
+        try:
+            data = os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise CaptureError(f"Cannot read {self.name} again: {_reason(error)}.") from None
+        if len(data) < size:
+            raise CaptureError(f"{self.name} has become shorter while it was read.")
+        return data
 
     def stop(self) -> None:
         """Let the content end here; a read that waits for a pipe returns."""
