@@ -241,7 +241,7 @@ def form_of(options: FollowOptions, numeric: bool, colour: bool) -> Form:
 # --- for people --------------------------------------------------------------------------
 
 _WHY: Final = {
-    "lost": "their packets were not captured",
+    "lost": "by fwd_cnt, their packets were not captured",
     "snaplen": "cut by the snaplen",
     "frame": "the frame ended before them",
     "filter": "left out by the filter",
