@@ -26,6 +26,7 @@ from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import Batch, Known, Rows
 from vsockdump.capture.source import Source
+from vsockdump.columns import Mask
 from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.follow import SIDES, ends_in, gap_values
 from vsockdump.output.statistics import Selection
@@ -49,6 +50,9 @@ from vsockdump.wire import Seqpacket, SocketType
 INDEX: Final = "index.json"
 _MOST_OPEN: Final = 256  # files open at a time; a process may have 1024
 _WITH_MESSAGES: Final = (SocketType.SEQPACKET, SocketType.DGRAM)
+_DATA: Final = int(Kind.DATA)
+_EOM: Final = int(Seqpacket.EOM)
+_EOR: Final = int(Seqpacket.EOR)
 _UNKNOWN_SIZE: Final = (int(Kind.BEFORE), int(Kind.LOST_AT_LEAST))
 _ENDS: Final = (int(Kind.SHUTDOWN), int(Kind.RST))
 
@@ -88,12 +92,11 @@ class _Stream:
     ends: "array[int]" = field(default_factory=lambda: array("Q"))
     record_ends: "array[int]" = field(default_factory=lambda: array("Q"))
     digest: Any = None  # set when there is a file
+    file: str = field(init=False)
 
-    @property
-    def file(self) -> str:
-        """The name of its file."""
+    def __post_init__(self) -> None:
         ends = "-to-".join(f"{end.cid}.{end.port}" for end in (self.source, self.target))
-        return f"conn-{self.conn:07}-{SIDES[self.side]}-{ends}.bin"
+        self.file = f"conn-{self.conn:07}-{SIDES[self.side]}-{ends}.bin"
 
 
 class Extract:
@@ -187,10 +190,11 @@ class Extract:
         order = np.argsort(flows, kind="stable")
         pieces, flows = pieces[order], flows[order]
         numbers, first = np.unique(flows, return_index=True)
-        for number, part in zip(numbers.tolist(), np.split(pieces, first[1:]), strict=False):
+        parts = zip(np.split(pieces, first[1:]), np.split(_plain(pieces), first[1:]), strict=True)
+        for number, (part, plain) in zip(numbers.tolist(), parts, strict=False):
             stream = self._known[number]
             if self._is_chosen(stream):
-                self._write(stream, part, read)
+                self._write(stream, part, bool(plain.all()), read)
             else:
                 _pass_over(stream, part)
 
@@ -208,13 +212,17 @@ class Extract:
             stream.digest = hashlib.sha256()
             self._files.write(stream.file, b"", first=True)
 
-    def _write(self, stream: _Stream, pieces: Rows, read: Reader) -> None:
+    def _write(self, stream: _Stream, pieces: Rows, plain: bool, read: Reader) -> None:
+        """Write pieces of a stream; `plain` ones need not be looked at one by one."""
         self._note_passed_over(stream)
-        for piece in pieces_of(pieces):
-            self._note(stream, piece)
-        if (pieces["kind"] == int(Kind.DATA)).any():
+        if plain or (pieces["kind"] == _DATA).any():
             self._begin(stream)
         data = joined(pieces, read)
+        if plain:
+            stream.size += len(data)
+        else:
+            for piece in pieces_of(pieces):
+                self._note(stream, piece)
         if data:
             stream.digest.update(data)
             self._files.write(stream.file, data)
@@ -225,11 +233,11 @@ class Extract:
         gap = gap_of(piece)
         if gap is not None:
             self._note_gap(stream, gap)
-        if piece.kind == Kind.DATA and piece.flags & Seqpacket.EOM:
+        if piece.kind == _DATA and piece.flags & _EOM:
             stream.message_count += 1
             if self._may_list():
                 stream.ends.append(stream.size)
-                if piece.flags & Seqpacket.EOR:
+                if piece.flags & _EOR:
                     stream.record_ends.append(stream.size)
 
     def _note_passed_over(self, stream: _Stream) -> None:
@@ -265,6 +273,12 @@ def _stream_of(piece: np.void, batch: Batch) -> _Stream:
     known = bool(piece["known"] & Known.SIDE)
     kind = int(batch.rows[row]["virtio"]["type"])
     return _Stream(int(piece["conn"]), side, known, ends[side], ends[1 - side], kind)
+
+
+def _plain(pieces: Rows) -> Mask:
+    """Data that was captured whole and is not the end of a message."""
+    mask: Mask = (pieces["kind"] == _DATA) & (pieces["cap"] == pieces["len"])
+    return mask & ((pieces["flags"] & _EOM) == 0)
 
 
 def _pass_over(stream: _Stream, pieces: Rows) -> None:

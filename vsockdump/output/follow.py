@@ -32,6 +32,8 @@ _SIDE_SIGN: Final = (">", "<")
 _SIDE_COLOUR: Final = ("\033[36m", "\033[33m")
 _DIM: Final = "\033[2m"
 _PLAIN: Final = "\033[0m"
+_EOM: Final = int(Seqpacket.EOM)  # an enum's own & takes as long as all else of a piece
+_ENDS: Final = (int(Kind.SHUTDOWN), int(Kind.RST))
 _HEX_WIDTH: Final = 16
 _HEX_INDENT: Final = ("", "    ")
 
@@ -168,7 +170,7 @@ class Follow:
 
     def _show(self, piece: Piece, buffer: memoryview) -> Iterator[str | bytes]:
         yield from self._show_hidden()
-        if piece.kind in (Kind.SHUTDOWN, Kind.RST):
+        if piece.kind in _ENDS:
             yield self._form.ended(piece)
             return
         if piece.cap:
@@ -176,7 +178,7 @@ class Follow:
         gap = gap_of(piece)
         if gap is not None:
             yield self._show_gap(piece, gap)
-        if piece.kind == Kind.DATA and piece.flags & Seqpacket.EOM:
+        if piece.kind == Kind.DATA and piece.flags & _EOM:
             yield self._form.message_end(piece)
 
     def _hide(self, piece: Piece) -> None:
@@ -239,12 +241,12 @@ def form_of(options: FollowOptions, numeric: bool, colour: bool) -> Form:
 # --- for people --------------------------------------------------------------------------
 
 _WHY: Final = {
-    "lost": "their packets were not captured",
+    "lost": "by fwd_cnt, their packets were not captured",
     "snaplen": "cut by the snaplen",
     "frame": "the frame ended before them",
     "filter": "left out by the filter",
 }
-_ENDS: Final = {
+_SHUTDOWNS: Final = {
     int(Shutdown.RCV): "receives no more",
     int(Shutdown.SEND): "sends no more",
     int(Shutdown.RCV | Shutdown.SEND): "neither sends nor receives any more",
@@ -267,7 +269,7 @@ def _ended_text(piece: Piece) -> str:
     who = SIDES[piece.side]
     if piece.kind == Kind.RST:
         return f"RST by the {who}"
-    return f"the {who} {_ENDS.get(piece.flags & 3, 'sends SHUTDOWN without flags')}"
+    return f"the {who} {_SHUTDOWNS.get(piece.flags & 3, 'sends SHUTDOWN without flags')}"
 
 
 def _message_text(piece: Piece) -> str:

@@ -174,8 +174,9 @@ class Streams:
         chosen = np.flatnonzero(self._wanted(batch))
         rows, after = batch.rows[chosen], tracked(batch)[chosen]
         pieces = _pieces(rows, after, chosen)
-        places, gaps = self._gaps(pieces, rows, after)
-        self._note_counts(pieces, after)
+        unsure = self._are_unsure(after)
+        places, gaps = self._gaps(pieces, rows, after, unsure)
+        self._note_counts(pieces[~unsure], after[~unsure])
         if places:
             pieces = np.insert(pieces, places, np.array(gaps, PIECE_DTYPE))
         pieces = pieces[pieces["kind"] != _NOTHING]
@@ -206,43 +207,47 @@ class Streams:
             flow = self._flows[number] = _Flow(begins)
         return flow
 
-    def _gaps(self, pieces: Rows, rows: Rows, after: Rows) -> tuple[list[int], list[Piece]]:
+    def _are_unsure(self, after: Rows) -> NDArray[np.bool_]:
+        """Which packets are of connections that lost some, or lose some in this batch."""
+        ahead = (after["marks"] & _FWD_AHEAD) != 0
+        self._unsure.update(after["conn"][ahead].tolist())
+        if not self._unsure:
+            return ahead
+        return np.array([conn in self._unsure for conn in after["conn"].tolist()], np.bool_)
+
+    def _gaps(
+        self, pieces: Rows, rows: Rows, after: Rows, unsure: NDArray[np.bool_]
+    ) -> tuple[list[int], list[Piece]]:
         """The gaps between the pieces of a batch, and before which piece each belongs."""
-        found = _before_capture(pieces, rows, after) + self._lost(pieces, rows, after)
+        found = _before_capture(pieces, rows, after)
+        for place in np.flatnonzero(unsure).tolist():
+            piece = Piece._make(pieces[place].tolist())
+            found += [(place, gap) for gap in self._lost(piece, rows[place], after[place])]
         found.sort(key=lambda entry: entry[0])  # stable: what began earlier is missing first
         return [place for place, _gap in found], [gap for _place, gap in found]
 
-    def _lost(self, pieces: Rows, rows: Rows, after: Rows) -> list[tuple[int, Piece]]:
-        """The gaps of lost packets: where fwd_cnt is ahead, and where tx_cnt then settles."""
-        ahead = (after["marks"] & _FWD_AHEAD) != 0
-        if not (self._unsure or ahead.any()):
-            return []
-        self._unsure.update(after["conn"][ahead].tolist())
-        found = []
-        for place in np.flatnonzero(np.isin(after["conn"], list(self._unsure))).tolist():
-            piece = Piece._make(pieces[place].tolist())
-            begins = bool(piece.known & _BEGINNING)
-            flow = self._flow(2 * piece.conn + piece.side, begins)
-            if piece.kind == Kind.DATA:
-                gap = _settled(flow, piece, after[place])
-                if gap:
-                    found.append((place, _gap_piece(piece, piece.side, Kind.LOST, gap)))
-            if ahead[place]:
-                peer = self._flow(2 * piece.conn + 1 - piece.side, begins)
-                least = _proved(peer, int(rows[place]["virtio"]["fwd_cnt"]))
-                found.append((place, _gap_piece(piece, 1 - piece.side, Kind.LOST_AT_LEAST, least)))
-        return found
+    def _lost(self, piece: Piece, row: np.void, after: np.void) -> Iterator[Piece]:
+        """What a packet proves to be lost: by its tx_cnt once that settles, by its fwd_cnt.
+
+        A connection is unsure no longer when the counts of both sides are known.
+        """
+        begins = bool(piece.known & _BEGINNING)
+        flow = self._flow(2 * piece.conn + piece.side, begins)
+        peer = self._flow(2 * piece.conn + 1 - piece.side, begins)
+        if piece.kind == _DATA:
+            gap = _settled(flow, piece, after)
+            if gap:
+                yield _gap_piece(piece, piece.side, Kind.LOST, gap)
+        if after["marks"] & _FWD_AHEAD:
+            self._unsure.add(piece.conn)
+            least = _proved(peer, int(row["virtio"]["fwd_cnt"]))
+            yield _gap_piece(piece, 1 - piece.side, Kind.LOST_AT_LEAST, least)
+        if not (flow.unsure or peer.unsure):
+            self._unsure.discard(piece.conn)
 
     def _note_counts(self, pieces: Rows, after: Rows) -> None:
-        """Keep the tx_cnt after the last data of each direction.
-
-        Those of unsure connections are kept where they are looked at; a connection is one
-        no longer when both of its counts are known.
-        """
-        data = pieces["kind"] == _DATA
-        if self._unsure:
-            data &= ~np.isin(pieces["conn"], list(self._unsure))
-        places = np.flatnonzero(data)[::-1]
+        """Keep the tx_cnt after the last data of each direction, of connections that are sure."""
+        places = np.flatnonzero(pieces["kind"] == _DATA)[::-1]
         numbers, last = np.unique(flows_of(pieces[places]), return_index=True)
         counts, known = after["tx_cnt"][places[last]], after["known"][places[last]]
         for number, count, bits in zip(
@@ -250,12 +255,6 @@ class Streams:
         ):
             flow = self._flow(number, bool(bits & _BEGINNING))
             flow.tx = count if bits & _TX_CNT else None
-        for conn in [conn for conn in self._unsure if self._is_sure(conn)]:
-            self._unsure.remove(conn)
-
-    def _is_sure(self, conn: int) -> bool:
-        flows = (self._flows.get(2 * conn), self._flows.get(2 * conn + 1))
-        return not any(flow is not None and flow.unsure for flow in flows)
 
     def _place(self, pieces: Rows) -> None:
         """Fill in the offsets."""
