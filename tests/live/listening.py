@@ -52,9 +52,13 @@ class Listening:
         until = time.monotonic() + TIME_LIMIT_S
         while text not in getattr(self, stream):
             ready, _, _ = select.select([pipe], [], [], max(until - time.monotonic(), 0))
-            assert ready, f"{text!r} did not come; there is {self.err!r} and {self.out!r}"
+            assert ready, (
+                f"{text!r} did not come; there is {self.err[-1000:]!r} and {self.out[-1000:]!r}"
+            )
             more = os.read(pipe.fileno(), 1 << 16)
-            assert more, f"{text!r} did not come; there is {self.err!r} and {self.out!r}"
+            assert more, (
+                f"{text!r} did not come; there is {self.err[-1000:]!r} and {self.out[-1000:]!r}"
+            )
             setattr(self, stream, getattr(self, stream) + more)
 
     def end(self, number: int | None = signal.SIGINT) -> Result:
