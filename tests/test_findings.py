@@ -130,9 +130,18 @@ PAIRS: Final = {
     "vsock.address.wide": Pair(
         "0 0x100000003:1 > host:2 REQUEST", "0 0xfffffffe:1 > host:2 REQUEST"
     ),
-    "vsock.address.reserved": Pair("0 0:1 > host:2 REQUEST", "0 3:1 > host:2 REQUEST"),
+    "vsock.address.reserved": Pair(
+        "0 0:1 > host:2 REQUEST", "0 3:1 > host:2 REQUEST\n0 3:1 > 0:10016 REQUEST"
+    ),
     "vsock.address.unrouted": Pair(
-        "0 3:1 > local:2 REQUEST", "0 local:2 > 3:1 REQUEST\n+1ms 3:1 > local:2 RST nosock"
+        "0 5:1 > 4:2 REQUEST",
+        """
+        0    local:2 > 3:1 REQUEST
+        +1ms local:2 < 3:1 RST nosock
+        +1ms 16:1 > 3:5000 REQUEST
+        +1ms 16:1 < 3:5000 RESPONSE
+        +1ms 3:1 > 0:10016 REQUEST
+        """,
     ),
     "vsock.message.flags": Pair(
         SEQPACKET + "+1ms 3:1 > host:2 RW 1 type=SEQPACKET flags=EOR",

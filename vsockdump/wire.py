@@ -85,6 +85,7 @@ class Seqpacket(IntFlag):
 CID_HYPERVISOR: Final = 0
 CID_LOCAL: Final = 1
 CID_HOST: Final = 2
+CID_PARENT: Final = 3  # what a Nitro enclave calls its host; elsewhere a guest
 CID_ANY: Final = 0xFFFFFFFF
 CID_NAMES: Final = {
     CID_HYPERVISOR: "hypervisor",

@@ -82,6 +82,7 @@ _SEND = cython.declare(cython.int, int(wire.Shutdown.SEND))
 _RCV = cython.declare(cython.int, int(wire.Shutdown.RCV))
 _LOCAL = cython.declare(cython.ulonglong, wire.CID_LOCAL)
 _HOST = cython.declare(cython.ulonglong, wire.CID_HOST)
+_PARENT = cython.declare(cython.ulonglong, wire.CID_PARENT)
 _ANY = cython.declare(cython.ulonglong, wire.CID_ANY)
 _HEADER_SIZE = cython.declare(cython.int, wire.VIRTIO.size)
 _NO_INFO = cython.declare(cython.int, int(wire.Transport.NO_INFO))
@@ -967,12 +968,16 @@ class _Core:
             self._note(c, _M_LONG_HEADER, side, p.mon_len, 0)
         if p.virtio_len > _LARGEST:
             self._note(c, _M_TOO_LONG, side, p.virtio_len, 0)
-        if src == _MASK64 or dst == _MASK64 or src == _ANY or dst == _ANY or not (src and dst):
+        if src == _MASK64 or dst == _MASK64 or src == _ANY or dst == _ANY:
             self.marks |= _M_RESERVED_CID
+        elif (src == 0 and dst <= _HOST) or (dst == 0 and src <= _HOST):
+            self.marks |= _M_RESERVED_CID  # 0 is the hypervisor's, as its guests call it
         elif src > _MASK32 or dst > _MASK32:
             self.marks |= _M_WIDE_CID
         elif src > _HOST and dst != _HOST and not (dst == _LOCAL and op == _RST):
-            self.marks |= _M_UNROUTED
+            # An enclave and its parent are no two guests, and the hypervisor is none.
+            if dst == _LOCAL or (dst > _HOST and (src == _PARENT) == (dst == _PARENT)):
+                self.marks |= _M_UNROUTED
         if flags == 0 or op == _SHUTDOWN:  # SHUTDOWN is judged with what it does
             return
         if op == _RW:
