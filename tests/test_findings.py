@@ -185,7 +185,7 @@ PAIRS: Final = {
         OPEN + "1 3:1 > host:2 SHUTDOWN\n+1ms 3:1 < host:2 RST\n2 3:1 > host:2 REQUEST",
     ),
     "vsock.connect.unasked": Pair(
-        OPEN + "1 3:1 < host:2 RESPONSE", "0 3:1 < host:2 RESPONSE\n1 4:1 < host:2 RESPONSE"
+        OPEN + "1 3:1 < host:2 RESPONSE", "0 3:1 < host:2 RESPONSE\n60 4:1 < host:2 RESPONSE"
     ),
     "vsock.connect.not_established": Pair(
         "0 3:1 > host:2 REQUEST\n+1ms 3:1 > host:2 RW 5", OPEN + "+1ms 3:1 > host:2 RW 5"
@@ -600,3 +600,10 @@ def test_real_traffic_is_accused_of_what_it_did(path: Path) -> None:
     tracker.finish()
     groups = {group.rule.name: len(group.cases) for group in collector.groups()}
     assert TRUE.get(path.name, {}) == groups
+
+
+def test_a_capture_that_begins_late_has_not_seen_every_request() -> None:
+    """A RESPONSE to a REQUEST from before it is no unasked one, however late it may be."""
+    late = "0 4:1 > host:9 REQUEST\n{} 3:1 < host:2 RESPONSE"
+    assert "vsock.connect.unasked" not in found(late.format(60))
+    assert "vsock.connect.unasked" in found(late.format(61))

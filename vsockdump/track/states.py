@@ -25,6 +25,8 @@ ANSWER_TIMEOUT_NS: Final = 2 * SECOND
 HALF_CLOSED_IDLE_NS: Final = 30 * SECOND
 LONG_STALL_NS: Final = SECOND // 10
 DEADLOCK_NS: Final = 2 * SECOND
+# So long after a capture's begin a RESPONSE may answer a REQUEST from before it, late ones too.
+LATEST_ANSWER_NS: Final = 60 * SECOND
 
 
 class State(IntEnum):

@@ -53,6 +53,7 @@ from vsockdump.track.states import (
     CONNECT_TIMEOUT_NS,
     DEADLOCK_NS,
     HALF_CLOSED_IDLE_NS,
+    LATEST_ANSWER_NS,
     LONG_STALL_NS,
     TERMINAL,
     Event,
@@ -117,6 +118,7 @@ _EV_ABORTED = cython.declare(cython.int, int(Event.CLOSER_ABORTED))
 _EV_GAVE_UP = cython.declare(cython.int, int(Event.CLOSER_GAVE_UP))
 _CONNECT_TIMEOUT = cython.declare(cython.longlong, CONNECT_TIMEOUT_NS)
 _CLOSE_TIMEOUT = cython.declare(cython.longlong, CLOSE_TIMEOUT_NS)
+_LATEST_ANSWER = cython.declare(cython.longlong, LATEST_ANSWER_NS)
 _ANSWER_TIMEOUT = cython.declare(cython.longlong, ANSWER_TIMEOUT_NS)
 _IDLE = cython.declare(cython.longlong, HALF_CLOSED_IDLE_NS)
 _LONG_STALL = cython.declare(cython.longlong, LONG_STALL_NS)
@@ -903,7 +905,7 @@ class _Core:
             self.c[slot].state = _OPEN
             self.c[slot].midstream = 1
             self.marks |= _M_MIDSTREAM
-            if op == _RESPONSE and _elapsed(self.now, self.earliest) > _CONNECT_TIMEOUT:
+            if op == _RESPONSE and _elapsed(self.now, self.earliest) > _LATEST_ANSWER:
                 self.marks |= _M_UNASKED_RESPONSE
         if self.replaced and self.replaced_state == _CLOSING:
             self._note(self._connection(slot), _M_REUSED, 0, self.replaced, 0)
