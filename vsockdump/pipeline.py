@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from vsockdump.output.extract import Extract
     from vsockdump.output.postrotate import PostRotate
 
+_LINES_AT_ONCE = 1000  # of statistics, in one write: stdout may be unbuffered
 _OVERDUE_S = 1.0  # how often a live capture looks for what only time tells
 
 EXIT_OK = 0
@@ -489,8 +491,9 @@ class _Run:
         if self._config.output != "json" and (self._shown or self._printing):
             self._out.write(b"\n")
         self._shown += 1
-        for line in self._lines_of(statistic):
-            self._out.write(line.encode() + b"\n")
+        lines = self._lines_of(statistic)
+        while some := list(islice(lines, _LINES_AT_ONCE)):
+            self._out.write("\n".join([*some, ""]).encode())
 
     def _lines_of(self, statistic: Statistic) -> Iterator[str]:
         config = self._config
