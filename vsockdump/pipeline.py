@@ -226,8 +226,8 @@ class _Run:
         self._extract: Extract | None = None  # its directory is made by the run's user
         self._filter = wanted.filter
         self._track = _tracks(config, wanted.filter)
-        ahead = config.limit and self._filter is not None and self._filter.needs_tracking
-        self._scout = Tracker(config.max_connections) if ahead else None
+        scouting = config.limit and self._filter is not None and self._filter.needs_tracking
+        self._scout = Tracker(config.max_connections) if scouting else None
         self._flush = config.line_buffered or source.live
         self._vsock = self._foreign = self._chosen = 0
         self._events = events
