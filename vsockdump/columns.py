@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch, Known, Layers, Malformed, Rows
 from vsockdump.wire import Op
 
@@ -23,6 +24,14 @@ def tracked(batch: Batch) -> Rows:
     if batch.tracked is None:
         raise ValueError("this batch has not been tracked")
     return batch.tracked
+
+
+def ends_in(batch: Batch, row: int) -> tuple[Endpoint, Endpoint]:
+    """Initiator and acceptor as they stand in a packet of a tracked batch."""
+    virtio = batch.rows[row]["virtio"]
+    source = Endpoint(int(virtio["src_cid"]), int(virtio["src_port"]))
+    target = Endpoint(int(virtio["dst_cid"]), int(virtio["dst_port"]))
+    return (target, source) if tracked(batch)[row]["side"] else (source, target)
 
 
 def packet_column(name: str) -> OfBatch:

@@ -20,7 +20,7 @@ import numpy as np
 from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch, Known
-from vsockdump.columns import Mask, tracked
+from vsockdump.columns import Mask, ends_in, tracked
 from vsockdump.output.tables import counted
 from vsockdump.track.stream import Gap, Kind, Piece, Streams, gap_of, merged, pieces_of
 from vsockdump.wire import Seqpacket, Shutdown
@@ -208,14 +208,6 @@ class Follow:
 
 def _bytes(text: str | bytes) -> bytes:
     return text.encode() if isinstance(text, str) else text
-
-
-def ends_in(batch: Batch, row: int) -> tuple[Endpoint, Endpoint]:
-    """Initiator and acceptor as they stand in a packet of a tracked batch."""
-    virtio = batch.rows[row]["virtio"]
-    source = Endpoint(int(virtio["src_cid"]), int(virtio["src_port"]))
-    target = Endpoint(int(virtio["dst_cid"]), int(virtio["dst_port"]))
-    return (target, source) if tracked(batch)[row]["side"] else (source, target)
 
 
 def _head(batch: Batch, row: int) -> Head:
