@@ -31,6 +31,7 @@ from vsockdump.columns import (
     tracked,
     tracked_column,
 )
+from vsockdump.escapes import printable
 from vsockdump.findings.collector import events_by_packet, packet_sentence
 from vsockdump.findings.registry import BY_MARK, WRONG, of_severity
 from vsockdump.findings.registry import words as _words
@@ -431,14 +432,9 @@ def _comment_texts(batch: Batch) -> Column:
     for row in np.flatnonzero(rows["options"]):
         start = int(rows["record_at"][row])
         block = batch.buffer[start : start + int(rows["record_len"][row])]
-        lines = [_printable(text) for text in packet_comments(block, batch.layout.big_endian)]
+        lines = [printable(text) for text in packet_comments(block, batch.layout.big_endian)]
         texts[row] = "".join(f"{_DETAIL}comment: {line}" for line in lines).encode()
     return texts
-
-
-def _printable(text: str) -> str:
-    """Text for a terminal: what is not printable is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _header_columns() -> list[LineColumn]:
