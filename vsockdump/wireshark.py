@@ -204,7 +204,7 @@ def _put(path: Path, text: str, mode: int) -> str:
             raise
     except OSError as error:
         raise _failure("write", path, error) from None
-    return f"Wrote {path} again, which was of {before}." if before else f"Wrote {path}."
+    return f"Renewed {path}, written by vsockdump {before}." if before else f"Wrote {path}."
 
 
 def _trial(paths: list[Path]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from vsockdump import __version__
 from vsockdump.escapes import printable
 from vsockdump.extcap.control import Field
 from vsockdump.extcap.errors import ExtcapError
-from vsockdump.extcap.options import BY_SSH, HERE, ON_DEVICE, OPTIONS, options_of, request
+from vsockdump.extcap.options import BY_SSH, HERE, ON_DEVICE, OPTIONS, Request, options_of, request
 from vsockdump.wire import LINKTYPE_VSOCK
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]+")  # what the grammar can carry
@@ -31,8 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _answer(parser, arguments)
     except ExtcapError as error:
-        print(f"vsockdump: {error}.", file=sys.stderr)
-        return EXIT_FAILED
+        return _fail(error)
+
+
+def _fail(error: ExtcapError) -> int:
+    print(f"vsockdump: {error}.", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def _answer(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
@@ -40,6 +44,7 @@ def _answer(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> i
         return _print(interfaces())
     if not arguments.extcap_interface:
         parser.error("give --extcap-interfaces, or --extcap-interface with what is asked of it")
+    options_of(arguments.extcap_interface)
     if arguments.extcap_dlts:
         return _print([link_type()])
     if arguments.extcap_config:
@@ -88,16 +93,24 @@ def _parser() -> argparse.ArgumentParser:
 def _capture(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if not arguments.fifo:
         parser.error("--capture needs --fifo")
+    from vsockdump.extcap.session import capture, opened
+
+    # Opened before anything can fail, since Wireshark waits for the pipe without end, and
+    # open until all is said, since Wireshark listens no longer.
+    with opened(arguments.fifo) as sink:
+        try:
+            wanted = _request(arguments)
+            return capture(wanted, sink, arguments.extcap_control_in, arguments.extcap_control_out)
+        except ExtcapError as error:
+            return _fail(error)
+
+
+def _request(arguments: argparse.Namespace) -> Request:
     values = {option.name: getattr(arguments, option.name) for option in OPTIONS}
     text = arguments.extcap_capture_filter or ""
-    wanted = request(arguments.extcap_interface, values, text)
-    for sentence in filter_error(text):
-        raise ExtcapError(f"the capture filter is wrong: {sentence.rstrip('.')}")
-    from vsockdump.extcap.session import capture
-
-    return capture(
-        wanted, arguments.fifo, arguments.extcap_control_in, arguments.extcap_control_out
-    )
+    for wrong in filter_error(text):
+        raise ExtcapError(f"the capture filter is wrong: {wrong.rstrip('.')}")
+    return request(arguments.extcap_interface, values, text)
 
 
 # --- the answers -------------------------------------------------------------------------

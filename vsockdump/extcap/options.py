@@ -144,17 +144,21 @@ class Request(NamedTuple):
 
 
 def options_of(interface: str) -> list[Option]:
-    """The options that an interface has."""
+    """The options that an interface has; ExtcapError where there is no such interface."""
+    if interface not in (HERE, BY_SSH) and not _device(interface):
+        raise ExtcapError(f"there is no interface {interface!r}; --extcap-interfaces lists them")
     return [option for option in OPTIONS if interface == BY_SSH or not option.ssh_only]
 
 
 def request(interface: str, values: Mapping[str, str | bool], filter_text: str) -> Request:
     """The request that these values of options make; ExtcapError where one is wrong."""
-    device = interface.removeprefix(ON_DEVICE) if interface.startswith(ON_DEVICE) else ""
-    if not (device or interface in (HERE, BY_SSH)):
-        raise ExtcapError(f"there is no interface {interface!r}; --extcap-interfaces lists them")
     checked: dict[str, Any] = {}
     for option in options_of(interface):
         value = values[option.name]
         checked[option.name] = value if isinstance(value, bool) else option.checked(value)
-    return Request(device=device, filter=filter_text, **checked)
+    return Request(device=_device(interface), filter=filter_text, **checked)
+
+
+def _device(interface: str) -> str:
+    """The device that an interface stands for, "" where it is not fixed."""
+    return interface.removeprefix(ON_DEVICE) if interface.startswith(ON_DEVICE) else ""

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from vsockdump.escapes import printable
@@ -30,23 +31,40 @@ _LOOK_S: Final = 60.0
 _LINE: Final = 1000  # characters of a line that are kept
 _TOLD: Final = 5  # lines that are told where a command failed
 _LISTENING: Final = "listening on "
-# As vsockdump and tcpdump count.
+# As vsockdump and tcpdump count: in lines, or in one.
 _COUNT: Final = re.compile(r"(\d+) packets? (captured|received by filter|dropped by kernel)")
+_COUNTS: Final = re.compile(f"(tcpdump: )?({_COUNT.pattern}(, )?)+")
+_COUNTED: Final = {"captured": Field.CAPTURED, "dropped by kernel": Field.DROPPED}
 _READ: Final = 1 << 16
 
 
-def capture(wanted: Request, fifo: str, incoming: str, outgoing: str) -> int:
+@contextmanager
+def opened(fifo: str) -> Iterator[int]:
+    """Wireshark's pipe for packets, once Wireshark has opened it too."""
+    try:
+        sink = os.open(fifo, os.O_WRONLY)
+    except OSError as error:
+        raise _cannot_open(error) from None
+    try:
+        yield sink
+    finally:
+        os.close(sink)
+
+
+def capture(wanted: Request, sink: int, incoming: str, outgoing: str) -> int:
     """Capture into Wireshark's pipe; the exit status.  Raises ExtcapError."""
     plan = there(wanted, tools(_look(wanted))) if wanted.host else here(wanted)
-    with ExitStack() as held:
-        try:
-            control = held.enter_context(Control(incoming, outgoing))
-            sink = os.open(fifo, os.O_WRONLY)
-        except OSError as error:
-            reason = os.strerror(error.errno or 0).lower()
-            raise ExtcapError(f"cannot open {error.filename}: {reason}") from None
-        held.callback(os.close, sink)
+    try:
+        control = Control(incoming, outgoing)
+    except OSError as error:
+        raise _cannot_open(error) from None
+    with control:
         return _Session(plan, sink, control).run()
+
+
+def _cannot_open(error: OSError) -> ExtcapError:
+    reason = os.strerror(error.errno or 0).lower()
+    return ExtcapError(f"cannot open {error.filename}: {reason}")
 
 
 def _look(wanted: Request) -> str:
@@ -94,7 +112,7 @@ class _Session:
         self._control = control
         self._sink = sink
         self._said: deque[str] = deque(maxlen=_TOLD)
-        self._counts: dict[str, int] = {}
+        self._counts: dict[Field, int] = {}
         self._asks = self._stopped = False
         self._deadline = 0.0
         if plan.remark:
@@ -145,9 +163,9 @@ class _Session:
 
     def _hear(self, line: str) -> None:
         """A line that a command wrote to stderr."""
-        count = _COUNT.fullmatch(line.strip())
-        if count:
-            self._show_count(int(count[1]), count[2])
+        if _COUNTS.fullmatch(line.strip()):
+            for number, what in _COUNT.findall(line):
+                self._show_count(int(number), what)
         elif line.strip() and line not in self._said:
             self._asks = self._asks or _LISTENING in line
             self._tell(line)
@@ -159,18 +177,17 @@ class _Session:
         self._control.send(Command.ADD, Field.LOG, line)
 
     def _show_count(self, number: int, what: str) -> None:
-        before = self._counts.get(what, 0)
-        self._counts[what] = number
-        if what == "captured":
-            self._control.send(Command.SET, Field.CAPTURED, str(number))
-        elif what == "dropped by kernel":
-            self._control.send(Command.SET, Field.DROPPED, str(number))
-            if number > before:
-                self._control.send(
-                    Command.STATUSBAR,
-                    text=f"{number} packets dropped by the kernel; a larger buffer or fewer"
-                    " bytes of each packet help",
-                )
+        field = _COUNTED.get(what)
+        if field is None or self._counts.get(field) == number:
+            return
+        self._counts[field] = number
+        self._control.send(Command.SET, field, str(number))
+        if field == Field.DROPPED and number:
+            self._control.send(
+                Command.STATUSBAR,
+                text=f"{number} packets dropped by the kernel; a larger buffer or fewer bytes of"
+                " each packet help",
+            )
 
     def _tick(self) -> None:
         """Once a second: ask for counts; end what should have ended."""
