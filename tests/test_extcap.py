@@ -119,7 +119,7 @@ def test_a_newer_wireshark() -> None:
         (("--extcap-config", "--extcap-interface", "vsockdump-on-"), "there is no interface"),
         ((*HERE, "--capture"), "--capture needs --fifo"),
         ((*HERE, "--capture", "--fifo", "/nowhere/fifo"), "cannot open /nowhere/fifo: no such"),
-        ((*SSH, "--capture", "--fifo", "x"), "Host is missing"),
+        ((*SSH, "--capture", "--fifo", "/dev/null"), "Host is missing"),
     ],
 )
 def test_wrong_calls(arguments: tuple[str, ...], says: str) -> None:
@@ -309,7 +309,7 @@ def test_ssh_that_refuses(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\necho 'Permission denied (publickey).' >&2\nexit 255\n")
     program.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    status, out, err = call(*SSH, "--host", "there", "--capture", "--fifo", "x", PATH=path)
+    status, out, err = call(*SSH, "--host", "there", "--capture", "--fifo", "/dev/null", PATH=path)
     assert (1, "", 1) == (status, out, err.count("\n"))
     assert "on there (Permission denied (publickey).); log in there once" in err
 
@@ -317,7 +317,7 @@ def test_ssh_that_refuses(tmp_path: Path) -> None:
 def test_no_ssh(tmp_path: Path) -> None:
     """It is said that it is missing here."""
     status, _out, err = call(
-        *SSH, "--host", "there", "--capture", "--fifo", "x", PATH=str(tmp_path)
+        *SSH, "--host", "there", "--capture", "--fifo", "/dev/null", PATH=str(tmp_path)
     )
     assert (1, "vsockdump: there is no ssh here; install OpenSSH's client.\n") == (status, err)
 

@@ -210,18 +210,22 @@ def _put(path: Path, text: str, mode: int) -> str:
 def _trial(paths: list[Path]) -> Iterator[str]:
     """Run what Wireshark will run; a sentence where it does not work, or else what to do."""
     for path in paths:
-        done = subprocess.run(
-            [path, "--extcap-interfaces"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_LIMIT_S,
-            check=False,
-        )
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or ["no message"]
-            raise WiresharkError(f"{path} does not run: {said[-1]}")
+        try:
+            subprocess.run(
+                [path, "--extcap-interfaces"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_LIMIT_S,
+                check=True,
+            )
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise WiresharkError(f"{path} does not run, or its Python: {reason}.") from None
+        except subprocess.SubprocessError as error:
+            said = str(getattr(error, "stderr", "") or error).strip().splitlines()
+            raise WiresharkError(f"{path} does not run: {said[-1]}") from None
     yield "Wireshark shows it when it starts anew."
 
 
