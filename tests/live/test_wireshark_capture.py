@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from test_live import DATA, GUEST, HOST, REQUEST, written
 from vsockdump.extcap.control import Command, Field, message
 from vsockdump.wire import Op
 
+USER = 61234  # of no user that there is
 INTERFACE = f"vsockdump-on-{NAME}"
 LARGE = build_frame(GUEST, HOST, Op.RW, bytes(40_000))
 
@@ -380,14 +382,20 @@ def test_ssh_that_fails(
 # --- installed by sudo ---------------------------------------------------------------------
 
 
-def test_sudo_installs_for_who_ran_it(tmp_path: Path) -> None:
+@pytest.fixture
+def user() -> Iterator[tuple[int, Path]]:
+    """A user id, and a home of its own where everybody may enter."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        home = Path(folder) / "home"
+        home.mkdir()
+        os.chown(home, USER, USER)
+        yield USER, home
+
+
+def test_sudo_installs_for_who_ran_it(user: tuple[int, Path], tmp_path: Path) -> None:
     """Into that user's home, as that user; root's home stays as it is."""
-    uid = 61234
-    home = tmp_path / "user"
-    home.mkdir()
-    os.chown(home, uid, uid)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    uid, home = user
     users = tmp_path / "passwd"
     users.write_text(Path("/etc/passwd").read_text() + f"tester:x:{uid}:{uid}::{home}:/bin/sh\n")
     script = f'mount --bind {users} /etc/passwd && exec "$0" "$@"'
@@ -399,7 +407,7 @@ def test_sudo_installs_for_who_ran_it(tmp_path: Path) -> None:
     # Where Python stands in root's home, as it may, the user cannot run what was installed.
     become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     runs = not subprocess.run([*become, PROGRAM, "--version"], capture_output=True).returncode
-    assert runs == (done.returncode == 0)
+    assert runs == (done.returncode == 0), done.stderr
     assert runs or "vsockdump-extcap does not run" in done.stderr
     assert not (tmp_path / "root").exists()
     made = list(home.rglob("*"))
