@@ -78,7 +78,12 @@ class Context(NamedTuple):
 
 
 class Parser:
-    """One connection of a protocol: both sides, which may share what they know."""
+    """One connection of a protocol: both sides, which may share what they know.
+
+    `over` says that what follows is of no interest, of either side: bulk, or encrypted.
+    """
+
+    over = False
 
     def __init__(self, context: Context) -> None:
         self.context = context
