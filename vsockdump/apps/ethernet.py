@@ -168,5 +168,6 @@ PROTOCOLS: Final = (
         _Tunnel,
         recognise,
         (Prior(1024, "gvproxy", "host"),),
+        most=LIKELY,  # of frames alone; handshakes are read at once
     ),
 )

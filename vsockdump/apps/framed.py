@@ -89,8 +89,11 @@ def _text_recognise(opening: Opening) -> Score:
 _BEAT: Final = b"\xb7"
 
 
-def _beat_looks(head: bytes) -> Score:
-    return POSSIBLE if head == _BEAT else 0
+def _beat_recognise(opening: Opening) -> Score:
+    """A byte of one side may be a heartbeat; the same of both is hardly anything else."""
+    if opening.data == (_BEAT, _BEAT):
+        return LIKELY
+    return POSSIBLE if opening.data == (_BEAT, b"") else 0
 
 
 def _beat_unit(stream: ByteStream) -> Units:
@@ -122,26 +125,45 @@ _LINKS: Final = 3  # units in a row that make a chain
 
 
 def _chained_recognise(opening: Opening) -> Score:
-    """Whether lengths chain: at least _LINKS units of both sides, and nothing that breaks it."""
+    """Whether lengths chain: _LINKS units of both sides, and no bytes beyond a unit's end.
+
+    Senders send whole messages, so that at some packet both sides are at an end; in bulk that
+    chains by chance they are hardly ever.
+    """
     links = 0
     waits = False
     for data in filter(None, opening.data):
-        if len(data) < framing.LONGEST:
-            waits = True
-            continue
-        prefix = framing.told_by(data)
-        try:
-            links += sum(1 for _unit in framing.chain(data, prefix)) if prefix else _broken()
-        except ValueError:
+        told = _links(data)
+        if told is None:
             return 0
-    if links >= _LINKS:
+        links += abs(told)
+        waits = waits or told <= 0
+    if links >= _LINKS and not waits:
         return _CHAINED
-    full = any(len(data) >= OPENING for data in opening.data)
-    return 0 if full and not waits else None
+    return 0 if any(len(data) >= OPENING for data in opening.data) else None
 
 
-def _broken() -> int:
-    raise ValueError
+def _links(data: bytes) -> int | None:
+    """How many units a side's bytes are, negative where a part of one is behind them.
+
+    None: a length is implausible.  0: it is too early to tell.
+    """
+    if len(data) < framing.LONGEST:
+        return 0 if _could_be_length(data) else None
+    prefix = framing.told_by(data)
+    if prefix is None:
+        return None
+    try:
+        sizes = [len(unit) for unit in framing.chain(data, prefix)]
+    except ValueError:
+        return None
+    is_end = sum(sizes) + prefix.size * len(sizes) == len(data)
+    return len(sizes) if is_end else -len(sizes)
+
+
+def _could_be_length(data: bytes) -> bool:
+    """Whether a length of 4 or 8 bytes may begin so: its high byte is 0, first or last."""
+    return data[0] == 0 or data[3:4] in (b"", b"\0")
 
 
 def _chained_framing(_context: Context) -> Framing:
@@ -200,8 +222,10 @@ ROWS: Final = (
         "Ready heartbeat of a Nitro enclave",
         always(_beat_unit),
         _beat,
-        _beat_looks,
+        None,
         (Prior(9000, "Nitro enclave's init", cid=CID_PARENT),),
+        _beat_recognise,
+        most=LIKELY,
     ),
     Framed(
         "kata-span",
@@ -210,6 +234,7 @@ ROWS: Final = (
         jsons.span,
         jsons.span_looks,
         (Prior(10240, "Kata trace forwarder", "host"),),
+        most=jsons.ANSWER,
     ),
     Framed(
         "stackrox",
@@ -242,6 +267,7 @@ ROWS: Final = (
         headers.wsl,
         headers.wsl_looks,
         (Prior(50000, "WSL init"),),
+        most=POSSIBLE,
     ),
     Framed(
         "trace-cmd",
@@ -250,6 +276,7 @@ ROWS: Final = (
         headers.trace,
         headers.trace_looks,
         (Prior(823, "trace-cmd agent", "guest"),),
+        most=LIKELY,
     ),
     Framed(
         "json",
@@ -258,6 +285,7 @@ ROWS: Final = (
         jsons.any_json,
         jsons.any_json_looks,
         (Prior(1025, "Kata agent's log", "guest"), Prior(109, "LCOW log", "host")),
+        most=LIKELY,
     ),
     Framed(
         "text",
@@ -270,6 +298,7 @@ ROWS: Final = (
             Prior(1026, "Kata debug console", "guest"),
         ),
         _text_recognise,
+        most=LIKELY,
     ),
     Framed(
         "framed",
@@ -278,6 +307,7 @@ ROWS: Final = (
         _chained,
         None,
         recognise=_chained_recognise,
+        most=_CHAINED,
     ),
 )
 

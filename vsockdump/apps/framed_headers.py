@@ -22,10 +22,12 @@ _GCS_METHODS: Final = dict(enumerate(_GCS_NAMES.split(), 1))
 
 def gcs_looks(head: bytes) -> Score:
     """A header of hcsshim, and JSON behind it."""
+    if head[:1] != b"\x01":  # its version
+        return 0
     if len(head) < GCS.size + 1:
         return None
     kind, size, _number = GCS.unpack_from(head)
-    fits = kind >> 28 in (1, 2, 3) and kind >> 20 & 0xFF == 1 and kind & 0xFF == 1
+    fits = kind >> 28 in (1, 2, 3) and kind >> 20 & 0xFF == 1
     return CERTAIN if fits and size > GCS.size and head[GCS.size : GCS.size + 1] == b"{" else 0
 
 
@@ -54,15 +56,17 @@ def _gcs_error(value: dict[str, Any]) -> str:
 
 
 WSL: Final = Struct("<IIII")
-_WSL_TYPES: Final = 200  # there are about a hundred; their numbers change between releases
+_WSL_TYPES: Final = 128  # there are about a hundred; their numbers change between releases
 
 
 def wsl_looks(head: bytes) -> Score:
     """A header that WSL could have sent."""
+    if head[0] >= _WSL_TYPES or head[1:4].strip(b"\0"):
+        return 0
     if len(head) < WSL.size:
         return None
-    kind, size, _transaction, step = WSL.unpack_from(head)
-    return POSSIBLE if kind < _WSL_TYPES and WSL.size <= size <= 1 << 20 and step < 64 else 0
+    _kind, size, _transaction, step = WSL.unpack_from(head)
+    return POSSIBLE if WSL.size <= size <= 1 << 20 and step < 64 else 0
 
 
 def wsl(_pairs: Pairs, _side: int, unit: Unit) -> Saying:
@@ -84,6 +88,8 @@ _QGS_METHODS: Final = ("GET_QUOTE", "GET_COLLATERAL", "GET_PLATFORM_INFO")
 
 def qgs_looks(head: bytes) -> Score:
     """A length, and a header that repeats it."""
+    if head[:1] != b"\0":  # of a length below 16 MiB
+        return 0
     if len(head) < 4 + _QGS.size:
         return None
     major, minor, kind, size, _error = _QGS.unpack_from(head, 4)
@@ -99,7 +105,7 @@ def qgs(pairs: Pairs, side: int, unit: Unit) -> Saying:
     names = _QGS_METHODS
     method = names[kind // 2] if kind // 2 < len(names) else f"type {kind & ~1}"
     fields: dict[str, Any] = {"major": major, "minor": minor, "type": kind, "error": code}
-    fields["data"] = unit.body.data[_QGS.size :]
+    fields |= {"data": unit.body.data[_QGS.size :], **texts.cut_of(unit.body)}
     if kind % 2 == 0:
         return Saying(method, fields, Kind.REQUEST, pairs.ask(side, method))
     error = f"{code:#x}" if code else None
@@ -120,6 +126,8 @@ _TRACE_FIRST: Final = {1: 12, 2: 4, 6: 16}  # commands that begin a talk, and th
 
 def trace_looks(head: bytes) -> Score:
     """A header of trace-cmd; one that begins a talk is surer."""
+    if head[:2].strip(b"\0"):  # of a length below 64 KiB
+        return 0
     if len(head) < TRACE.size:
         return None
     size, command, own = TRACE.unpack_from(head)
@@ -134,6 +142,7 @@ def trace(pairs: Pairs, side: int, unit: Unit) -> Saying:
     name = _TRACE_NAMES[command] if command < len(_TRACE_NAMES) else f"command {command}"
     data = unit.body.data
     fields: dict[str, Any] = {"command": command, "parameters": data[:own], "data": data[own:]}
+    fields |= texts.cut_of(unit.body)
     if name in _TRACE_ASKS:
         return Saying(name, fields, Kind.REQUEST, pairs.ask(side, name))
     if name in _TRACE_ANSWERS:

@@ -16,7 +16,8 @@ from vsockdump.apps.framing import Unit, Units
 from vsockdump.apps.message import Call, Kind
 from vsockdump.apps.protocol import CERTAIN, LIKELY, OPENING, POSSIBLE, Score
 
-_ANSWER: Final = LIKELY + 5  # an answer alone is surer than that it is any JSON
+ANSWER: Final = LIKELY + 5  # an answer alone is surer than that it is any JSON
+_DELIMITED: Final = "guest-sync-delimited"
 _BLANK: Final = b" \t\r\n\xff"  # what may stand before JSON; 0xFF: guest-sync-delimited
 
 
@@ -45,7 +46,7 @@ def qmp_fits(value: dict[str, Any]) -> Score:
     """The words of QMP; those of answers alone are less sure."""
     if value.keys() & {"execute", "exec-oob", "QMP"}:
         return CERTAIN
-    return _ANSWER if value.keys() & {"return", "error", "event"} else 0
+    return ANSWER if value.keys() & {"return", "error", "event"} else 0
 
 
 def qmp(pairs: Pairs, side: int, unit: Unit) -> Saying:
@@ -65,15 +66,23 @@ def qmp(pairs: Pairs, side: int, unit: Unit) -> Saying:
         return Saying("greeting", value)
     if not value.keys() & {"return", "error"}:
         return Saying(texts.brief(value), value)
+    return _qmp_answer(pairs, side, value)
+
+
+def _qmp_answer(pairs: Pairs, side: int, value: dict[str, Any]) -> Saying:
+    """What a command came to.
+
+    The guest agent also complains of the 0xFF that stands before a guest-sync-delimited, as
+    of JSON that it cannot parse; that is no answer to the command.
+    """
     error = None
     if isinstance(failure := value.get("error"), dict):
         error = f"{failure.get('class')}: {failure.get('desc')}"
-    if "id" in value:
-        call_: Call | None = Call(_number(value["id"]), error=error)
-    else:
-        call_ = pairs.answer(side, error)
+    if error and "JSON parse error" in error and pairs.awaited(side) == _DELIMITED:
+        return Saying(f"error {error}", value)
+    call = Call(_number(value["id"]), error=error) if "id" in value else pairs.answer(side, error)
     result = f"error {error}" if error else f"return {texts.brief(value.get('return'))}"
-    return Saying(_answered(call_, result.strip()), value, Kind.RESPONSE, call_)
+    return Saying(_answered(call, result.strip()), value, Kind.RESPONSE, call)
 
 
 def _number(identifier: object) -> Hashable:
@@ -91,7 +100,7 @@ def varlink_fits(value: dict[str, Any]) -> Score:
     if isinstance(method, str) and "." in method and "jsonrpc" not in value:
         return CERTAIN
     answers = {"parameters", "error", "continues"}
-    return _ANSWER if value.keys() <= answers else 0
+    return ANSWER if value.keys() <= answers else 0
 
 
 def varlink(pairs: Pairs, side: int, unit: Unit) -> Saying:
@@ -203,7 +212,9 @@ def span(pairs: Pairs, side: int, unit: Unit) -> Saying:
 
 
 def span_looks(head: bytes) -> Score:
-    """A length of 64 bits."""
-    if len(head) < 8:
-        return None
-    return POSSIBLE if framing.told_by(head) is framing.PREFIXES[0] else 0
+    """A length of 64 bits; JSON of a span is likely."""
+    if len(head) < 9:
+        return None if not head[:4].strip(b"\0") else 0
+    if framing.told_by(head) is not framing.PREFIXES[0]:
+        return 0
+    return ANSWER if head[8:9] == b"{" and b'"span_context"' in head else POSSIBLE

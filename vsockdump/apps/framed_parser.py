@@ -16,7 +16,16 @@ from typing import Final, NamedTuple
 from vsockdump.apps.byte_stream import ByteStream, Steps
 from vsockdump.apps.framing import Framing, Unit
 from vsockdump.apps.message import Call, Fields, Kind, Message
-from vsockdump.apps.protocol import OPENING, Context, Opening, Parser, Prior, Protocol, Score
+from vsockdump.apps.protocol import (
+    CERTAIN,
+    OPENING,
+    Context,
+    Opening,
+    Parser,
+    Prior,
+    Protocol,
+    Score,
+)
 
 _MOST_OPEN: Final = 10_000  # requests that wait for their response, in order
 
@@ -37,6 +46,11 @@ class Pairs:
         if len(self._open[side]) > _MOST_OPEN:
             self._open[side].popleft()
         return call
+
+    def awaited(self, side: int) -> str:
+        """The method of the request that the next response of `side` answers, or nothing."""
+        asked = self._open[1 - side]
+        return asked[0].method if asked else ""
 
     def answer(self, side: int, error: str | None = None, ends: bool = True) -> Call | None:
         """The call of a response; None where its request is not known."""
@@ -70,7 +84,7 @@ class Framed(NamedTuple):
 
     `looks` judges a side's first bytes, where a connection or a packet behind a gap begins;
     None where only a port tells.  `recognise` judges a connection instead, where both sides
-    or its ends have to be looked at.
+    or its ends have to be looked at.  `most`: see Protocol.
     """
 
     name: str
@@ -80,6 +94,7 @@ class Framed(NamedTuple):
     looks: Looks | None
     priors: tuple[Prior, ...] = ()
     recognise: Callable[[Opening], Score] | None = None
+    most: int = CERTAIN
 
     @property
     def protocol(self) -> Protocol:
@@ -87,7 +102,9 @@ class Framed(NamedTuple):
         recognise = self.recognise
         if recognise is None and self.looks is not None:
             recognise = partial(of_sides, self.looks)
-        return Protocol(self.name, self.title, partial(_Parser, self), recognise, self.priors)
+        return Protocol(
+            self.name, self.title, partial(_Parser, self), recognise, self.priors, self.most
+        )
 
 
 def of_sides(looks: Looks, opening: Opening) -> Score:

@@ -36,6 +36,7 @@ _MOST_FIDS: Final = 10_000  # paths that are remembered of a connection
 _MOST_NAMES: Final = 256  # of a walk
 _NO_TAG: Final = 0xFFFF
 _NO_FID: Final = 0xFFFFFFFF
+_LONGEST_VERSION: Final = 64  # bytes of the message that tells a version
 _LINKS: Final = 3  # messages in a row that show that these are messages, mid-connection
 
 # Numbers by their bytes; s: a string, q: a qid, S: names, Q: qids, d: bytes behind their count.
@@ -189,10 +190,16 @@ def recognise(opening: Opening) -> Score:
 
 
 def _version(data: bytes, kind: int) -> Score:
+    if (
+        data[0] > _LONGEST_VERSION
+        or data[1:4].strip(b"\0")
+        or data[4:5] not in (b"", bytes([kind]))
+    ):
+        return 0
     if len(data) < _HEADER.size:
-        return None if len(data) < 5 or data[4] == kind else 0
+        return None
     size, told, tag = _HEADER.unpack_from(data)
-    if told != kind or tag != _NO_TAG or not 13 <= size <= 64:
+    if told != kind or tag != _NO_TAG or size < 13:
         return 0
     if len(data) < _HEADER.size + 8:
         return None

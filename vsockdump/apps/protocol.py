@@ -107,7 +107,8 @@ class Parser:
 class Protocol(NamedTuple):
     """A protocol: its name, what tells it, and who parses it.
 
-    `recognise` None: only its ports tell it.
+    `recognise` None: only its ports tell it.  `most` is the surest that its recogniser gets:
+    nobody waits for its judgement who is surer already.
     """
 
     name: str
@@ -115,3 +116,4 @@ class Protocol(NamedTuple):
     parser: Callable[[Context], Parser]
     recognise: Callable[[Opening], Score] | None = None
     priors: tuple[Prior, ...] = ()
+    most: int = CERTAIN

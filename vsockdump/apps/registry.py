@@ -141,7 +141,7 @@ def _by_content(opening: Opening, more: bool) -> Choice | None:
     """The surest protocol; a port adds to what the bytes say, and holds where they are silent."""
     best, choice = 0, Choice(None, "")
     expected: Choice | None = None
-    waiting = False
+    could = 0  # how sure those may get who need more bytes
     remarks = []
     for protocol in protocols():
         prior = next((prior for prior in protocol.priors if prior.fits(opening)), None)
@@ -151,7 +151,8 @@ def _by_content(opening: Opening, more: bool) -> Choice | None:
             remarks.append(f"the recogniser of {protocol.name} failed: {_of(error)}")
             continue
         if score is None:
-            waiting = waiting or protocol.recognise is not None
+            if protocol.recognise is not None:
+                could = max(could, protocol.most + PRIOR * bool(prior))
             if prior and expected is None:
                 expected = Choice(protocol, "port", prior.software)
         elif score and score + PRIOR * bool(prior) > best:
@@ -159,7 +160,7 @@ def _by_content(opening: Opening, more: bool) -> Choice | None:
             choice = Choice(protocol, "content", prior.software if prior else "")
     if best < NEEDED:
         choice = Choice(None, "")
-    if waiting and more and best < CERTAIN:
+    if more and best < min(could, CERTAIN):
         return None
     if choice.protocol is None and expected is not None:
         choice = expected

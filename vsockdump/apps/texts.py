@@ -83,12 +83,14 @@ def brief(value: object) -> str:
 
 def bytes_of(body: Body) -> Fields:
     """The fields of a body that is not understood."""
-    fields: dict[str, Any] = {"data": body.data}
-    if not body.is_whole:
-        fields["size"] = body.size
-    if body.missing:
-        fields["missing"] = body.missing
-    return fields
+    return {"data": body.data, **cut_of(body)}
+
+
+def cut_of(body: Body) -> Fields:
+    """The fields that say what is not there of a body: nothing, if all is."""
+    if body.is_whole:
+        return {}
+    return {"size": body.size, "missing": body.missing}
 
 
 def described(body: Body) -> str:
