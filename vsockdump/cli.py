@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from vsockdump import __version__
 
 if TYPE_CHECKING:
+    from vsockdump.apps.dialogues import DialogueOptions
     from vsockdump.config import Config, LiveOptions
     from vsockdump.output.extract import ExtractOptions
     from vsockdump.output.follow import FollowOptions
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain_findings(parser, arguments)
     if arguments.list_interfaces or arguments.doctor:
         return _look_at_machine(arguments.doctor)
+    if arguments.verify:
+        return _verify(parser, arguments)
     if arguments.install_wireshark or arguments.uninstall_wireshark:
         return _wireshark(arguments.install_wireshark, arguments.user)
     return _run(parser, arguments)
@@ -102,6 +105,7 @@ def _discard_output() -> None:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from vsockdump.apps.registry import DecodeError
     from vsockdump.capture.errors import CaptureError
     from vsockdump.fields import FieldError
     from vsockdump.filters.errors import FilterError
@@ -120,7 +124,14 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         complain(str(error))
         _discard_output()
         return EXIT_INPUT
-    except (FieldError, FilterError, FollowError, RotationError, StatisticError) as error:
+    except (
+        DecodeError,
+        FieldError,
+        FilterError,
+        FollowError,
+        RotationError,
+        StatisticError,
+    ) as error:
         complain(str(error))
         return EXIT_USAGE
 
@@ -170,6 +181,25 @@ def _look_at_machine(doctor: bool) -> int:
 
     facts = machine.gather()
     return _say(machine.doctor(facts) if doctor else machine.report(facts))
+
+
+def _verify(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """--verify: Wireshark's engine beside ours; nothing else is done with the file."""
+    from vsockdump.capture.errors import CaptureError
+    from vsockdump.verify.engine import EngineError
+    from vsockdump.verify.report import Verification
+
+    others = ("filter", "filter_file", "write", "interface", "statistics", "follow", "extract")
+    if arguments.read in (None, "-") or any(getattr(arguments, name) for name in others):
+        parser.error("--verify compares the packets of -r FILE, all or -c N, and does nothing else")
+    verification = Verification(arguments.read, arguments.limit)
+    try:
+        status = _say(verification.lines())
+    except (CaptureError, EngineError) as error:
+        sys.stdout.flush()
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    return status or (0 if verification.agrees else EXIT_INPUT)
 
 
 def _wireshark(install: bool, user: str | None) -> int:
@@ -382,7 +412,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         action="append",
         help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS,"
-        " findings, findings,explain [NAME], connects, stalls;"
+        " findings, findings,explain [NAME], connects, stalls, apps, rpc[,slowest];"
         " with another ,SECONDS it is shown again so often while a capture runs",
     )
     add(
@@ -416,11 +446,28 @@ def _parser() -> argparse.ArgumentParser:
         " data for it (default 256)",
     )
     add(
+        "--decode",
+        metavar="PORT=PROTOCOL",
+        action="append",
+        help="what is spoken on a port, or raw; --decode none decodes no application protocols",
+    )
+    add(
+        "--proto",
+        metavar="FILE",
+        action="append",
+        help="a descriptor set of protobuf (protoc --descriptor_set_out), for names of fields",
+    )
+    add(
         "-P",
         "--print",
         dest="print_packets",
         action="store_true",
         help="print packets with -z or -w too",
+    )
+    add(
+        "--verify",
+        action="store_true",
+        help="compare every header field of -r FILE with what Wireshark's engine says",
     )
     add(
         "--install-wireshark",
@@ -569,6 +616,22 @@ def _extract(
     )
 
 
+def _apps(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> "DialogueOptions | None":
+    """How application protocols are decoded; None with --decode none."""
+    from vsockdump.apps.dialogues import DialogueOptions
+    from vsockdump.apps.protocol import Setting
+    from vsockdump.apps.registry import decode_map
+
+    wishes = tuple(arguments.decode or ())
+    if "none" in wishes:
+        if len(wishes) > 1 or arguments.proto:
+            parser.error("--decode none decodes nothing and cannot be with --decode or --proto")
+        return None
+    return DialogueOptions(decode_map(wishes), Setting(tuple(arguments.proto or ())))
+
+
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
     from vsockdump.config import Config
     from vsockdump.output.rows import Kind
@@ -601,6 +664,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
     elif arguments.ascii:
         dump = Kind.ASCII_DUMP
     colour = _colour(arguments.color)
+    apps = _apps(parser, arguments)
     return Config(
         read=arguments.read,
         write=arguments.write,
@@ -621,6 +685,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
             dump_link=max(arguments.hex, arguments.both) > 1,
             nano=arguments.nano,
             colour=colour,
+            apps=apps is not None and not arguments.quiet,
         ),
         data=bool(arguments.hex),
         line_buffered=arguments.line_buffered,
@@ -630,6 +695,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         fail_on=arguments.fail_on,
         follow=follow,
         extract=extract,
+        apps=apps,
         max_connections=arguments.max_connections,
         colour=colour,
         live=_live(parser, arguments),

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NoReturn
 
 from vsockdump import __version__
-from vsockdump.escapes import printable
 from vsockdump.extcap.control import Field
 from vsockdump.extcap.errors import ExtcapError
 from vsockdump.extcap.options import BY_SSH, HERE, ON_DEVICE, OPTIONS, Request, options_of, request
+from vsockdump.output.escaped import on_line
 from vsockdump.wire import LINKTYPE_VSOCK
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]+")  # what the grammar can carry
@@ -183,5 +183,5 @@ def filter_error(text: str) -> list[str]:
     try:
         Filter.of(text)
     except FilterError as error:
-        return [printable(error.sentence)]
+        return [on_line(error.sentence)]
     return []

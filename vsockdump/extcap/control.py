@@ -13,7 +13,7 @@ from collections import deque
 from enum import IntEnum
 from typing import Final
 
-from vsockdump.escapes import printable
+from vsockdump.output.escaped import on_line
 
 _HEADER: Final = struct.Struct(">cBHBB")  # "T", 3 bytes of length, control, command
 _MOST: Final = 4000  # bytes of text in a message, so that a pipe takes all of it or nothing
@@ -40,7 +40,7 @@ class Field(IntEnum):
 
 def message(command: Command, field: int = 0, text: str = "") -> bytes:
     """A message as it goes through the pipe."""
-    data = printable(text).encode()[:_MOST]
+    data = on_line(text).encode()[:_MOST]
     if field == Field.LOG and command == Command.ADD:
         data += b"\n"
     return _HEADER.pack(b"T", 0, len(data) + 2, field, command) + data

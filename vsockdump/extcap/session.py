@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from vsockdump.escapes import printable
 from vsockdump.extcap.control import Command, Control, Field
 from vsockdump.extcap.errors import ExtcapError
 from vsockdump.extcap.options import Request
 from vsockdump.extcap.plan import Plan, here, look, there, tools
+from vsockdump.output.escaped import on_line
 
 _ASK_S: Final = 1.0  # how often counts are asked for
 _GRACE_S: Final = 10.0  # until a capture that does not end is ended; Wireshark waits for 30 s
@@ -84,7 +84,7 @@ def _look(wanted: Request) -> str:
     except subprocess.TimeoutExpired:
         raise ExtcapError(f"{wanted.host} did not answer within {_LOOK_S:.0f} s") from None
     if done.returncode:
-        said = [printable(line)[:_LINE] for line in done.stderr.splitlines()[-_TOLD:]]
+        said = [on_line(line)[:_LINE] for line in done.stderr.splitlines()[-_TOLD:]]
         raise ExtcapError(
             f"ssh cannot run a command on {wanted.host} ({'; '.join(said)}); log in there once"
             " from a terminal, with a key that needs no password"
@@ -102,7 +102,7 @@ class _Lines:
         """The lines that `data` ends; a line without end is cut."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[: 4 * _LINE]
-        return [printable(line.decode(errors="replace"))[:_LINE] for line in lines]
+        return [on_line(line.decode(errors="replace"))[:_LINE] for line in lines]
 
 
 class _Session:
