@@ -15,6 +15,7 @@ from collections.abc import Generator
 from struct import Struct
 from typing import Final, NamedTuple
 
+from vsockdump.apps import texts
 from vsockdump.apps.adb_services import Contents
 from vsockdump.apps.byte_stream import MOST, Body, ByteStream, ProtocolError, Steps
 from vsockdump.apps.content import brief, content_fields
@@ -32,7 +33,6 @@ _HOST, _DEVICE = 0, 1  # the host connects
 _NO_CHECKSUMS: Final = 0x01000001  # the version from which on they are 0
 _MOST_STREAMS: Final = 10_000  # that are open at once, or were not seen to close
 _MOST_TOLD: Final = 50  # messages of a payload that its fields show
-_LONGEST_SERVICE: Final = 200  # characters in a summary
 
 
 class _Packet(NamedTuple):
@@ -63,10 +63,7 @@ class _Stream:
     @property
     def label(self) -> str:
         """`#5 shell:ls`."""
-        service = self.service
-        if len(service) > _LONGEST_SERVICE:
-            service = f"{service[:_LONGEST_SERVICE]}…"
-        return f"#{self.number} {service}"
+        return f"#{self.number} {texts.short(self.service)}"
 
 
 class Adb(Parser):
@@ -138,9 +135,9 @@ class Adb(Parser):
 
     def _connect(self, side: int, packet: _Packet, fields: dict[str, Value]) -> Message:
         self._version = min(self._version, packet.local)
-        identity = packet.body.data.rstrip(b"\0").decode(errors="replace")
+        identity = packet.body.data.rstrip(b"\0")
         fields |= {"version": f"0x{packet.local:08x}", "largest": packet.remote}
-        fields["identity"] = identity
+        fields["identity"] = texts.text_of(identity)
         return _connecting(side, f"CNXN {brief(identity)}", fields)
 
     def _authenticate(self, side: int, packet: _Packet, fields: dict[str, Value]) -> Message:
@@ -156,7 +153,7 @@ class Adb(Parser):
     # --- its streams -------------------------------------------------------------------------
 
     def _open(self, side: int, packet: _Packet, fields: dict[str, Value]) -> Message:
-        service = packet.body.data.rstrip(b"\0").decode(errors="replace")
+        service = texts.text_of(packet.body.data.rstrip(b"\0"))
         stream = _Stream(side, packet.local, service, packet.remote > 0)
         self._add(side, packet.local, stream)
         fields["service"] = service

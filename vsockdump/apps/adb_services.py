@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from struct import Struct
 from typing import Final
 
+from vsockdump.apps import texts
 from vsockdump.apps.byte_stream import Body, ByteStream, Ended, Lost, ProtocolError, Steps
 from vsockdump.apps.content import brief, content_fields
 from vsockdump.apps.message import Call, Kind, Message, Value
@@ -209,9 +210,9 @@ def _file(
 
 def _failure(stream: ByteStream, size: int, call: Call) -> Generator[None, None, Message]:
     """Why a request failed."""
-    reason = (yield from stream.exact(size)).decode(errors="replace")
+    reason = yield from stream.exact(size)
     text = brief(reason)
-    return _answer(f"FAIL {text}", call._replace(error=text), {"reason": reason})
+    return _answer(f"FAIL {text}", call._replace(error=text), {"reason": texts.text_of(reason)})
 
 
 def _entries(

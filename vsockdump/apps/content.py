@@ -6,19 +6,17 @@ Rules for editors: bounded in everything.  A body is shown up to SHOWN, expanded
 the caller allows, and what was left out is said with the value.
 """
 
-import json
-import math
 import zlib
 from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
+from vsockdump.apps import texts
 from vsockdump.apps.byte_stream import KEPT, Body, ByteStream, Steps
 from vsockdump.apps.message import Message, Value
 
 SHOWN: Final = 4096  # bytes of a text, or of data, in a message's fields
-BRIEF: Final = 60  # characters of a text in a summary
+_BEGINNING: Final = 256  # bytes that a summary is made of
 SAID: Final = 1 << 20  # bytes that are not parsed, before a message counts them
-_DEEP: Final = 64  # levels of JSON; views walk trees by recursion
 _ZSTD_WINDOW: Final = 8 << 20  # bytes, what RFC 8878 asks receivers to support
 
 
@@ -47,13 +45,13 @@ def content_fields(body: Body, codings: tuple[str, ...] = ()) -> dict[str, Value
 
 def _shown(data: bytes, whole: bool) -> dict[str, Value]:
     """JSON where it is, then text, then bytes; `cut` where only a part is shown."""
-    if whole and data.lstrip()[:1] in (b"{", b"["):
-        try:
-            return {"json": read_json(data)}
-        except ValueError:
-            pass  # it only began as JSON does
-    text = as_text(data[:SHOWN])
-    fields: dict[str, Value] = {"data": data[:SHOWN]} if text is None else {"text": text}
+    value = texts.json_of(data) if whole and data.lstrip()[:1] in (b"{", b"[") else None
+    if value is not None:
+        return {"json": value}
+    start = data[:SHOWN]
+    fields: dict[str, Value] = (
+        {"text": texts.text_of(start)} if texts.is_text(start) else {"data": start}
+    )
     if len(data) > SHOWN:
         fields["cut"] = len(data) - SHOWN
     if not whole:
@@ -61,51 +59,10 @@ def _shown(data: bytes, whole: bool) -> dict[str, Value]:
     return fields
 
 
-def read_json(data: bytes) -> Value:
-    """The tree of a JSON text; ValueError where it is none, or too deep to be drawn."""
-    try:
-        tree = json.loads(data, parse_constant=str, parse_float=_number)
-    except RecursionError as error:
-        raise ValueError("too deep") from error
-    _check_depth(tree, _DEEP)
-    if b"\\ud" in data.lower():
-        json.dumps(tree, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    return tree
-
-
-def _number(text: str) -> float | str:
-    """A number that no float holds stays text: nothing that writes JSON has infinity."""
-    number = float(text)
-    return number if math.isfinite(number) else text
-
-
-def _check_depth(tree: Any, left: int) -> None:
-    if not left:
-        raise ValueError("too deep")
-    if isinstance(tree, dict):
-        tree = tree.values()
-    elif not isinstance(tree, list):
-        return
-    for branch in tree:
-        _check_depth(branch, left - 1)
-
-
-def as_text(data: bytes) -> str | None:
-    """The text that bytes are, which may end inside a character; None where they are none."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(data) - 3 or error.reason != "unexpected end of data":
-            return None
-        text = data[: error.start].decode()
-    return text if all(sign >= " " or sign in "\t\r\n" for sign in text) else None
-
-
-def brief(data: bytes | str) -> str:
-    """The begin of a text in one line, for summaries; nothing where it is no text."""
-    text = data if isinstance(data, str) else as_text(data[: 4 * BRIEF])
-    line = " ".join((text or "")[: 4 * BRIEF].split())
-    return line if len(line) <= BRIEF else line[: BRIEF - 1] + "…"
+def brief(data: bytes) -> str:
+    """The beginning of a text in one line, for summaries; nothing where it is no text."""
+    start = data[:_BEGINNING]
+    return texts.line_of(start) if texts.is_text(start) else ""
 
 
 # --- content codings ---------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from vsockdump.apps import texts
 from vsockdump.apps.byte_stream import KEPT, Body, ByteStream, Ended, Lost, ProtocolError, Steps
 from vsockdump.apps.content import content_fields, counted
 from vsockdump.apps.message import Call, Kind, Message, Value
@@ -37,7 +38,7 @@ from vsockdump.apps.websocket import WebSocket
 NAME: Final = "http"
 _LONGEST_HEAD: Final = 64 << 10  # bytes of a request's or response's head, and of trailers
 _LONGEST_CHUNK_LINE: Final = 4096
-_LONGEST_TARGET: Final = 200  # characters in a summary
+_LONGEST_PATH: Final = 200  # characters of a method in statistics
 _MOST_PENDING: Final = 1000  # requests without a response whose order is kept
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -210,9 +211,7 @@ class Http(Parser):
         }
         # A request that was answered before it was complete opens no call: nobody would close it.
         call = None if exchange.done else Call(exchange.number, exchange.label)
-        if len(target) > _LONGEST_TARGET:
-            target = f"{target[:_LONGEST_TARGET]}…"
-        summary = f"{exchange.method} {target}{_early(content)}"
+        summary = f"{exchange.method} {texts.short(target)}{_early(content)}"
         return Message(NAME, summary, Kind.REQUEST, fields | content.fields(headers), call)
 
     # --- responses ---------------------------------------------------------------------------
@@ -286,7 +285,7 @@ def _label(method: str, target: str) -> str:
     path = target.partition("?")[0].partition("#")[0]
     if method != "CONNECT":
         path = re.sub(r"^https?://[^/]*", "", path) or "/"
-    return f"{method} {_ONE_OF_MANY.sub('*', path)[:_LONGEST_TARGET]}"
+    return f"{method} {_ONE_OF_MANY.sub('*', path)[:_LONGEST_PATH]}"
 
 
 def _early(content: _Content) -> str:
@@ -454,10 +453,8 @@ def _score(data: bytes) -> Score:
         line, end, _rest = data.partition(b"\n")
         if not end:
             return LIKELY if len(data) >= OPENING else None
-        if _REQUEST_LINE.fullmatch(line.rstrip(b"\r").decode("latin-1")) is None:
-            return 0
-        # gvproxy tunnels Ethernet behind a request of its own; whoever reads that is surer.
-        return LIKELY if line.startswith(b"POST /connect ") else CERTAIN
+        request = _REQUEST_LINE.fullmatch(line.rstrip(b"\r").decode("latin-1"))
+        return CERTAIN if request else 0
     prefixes = (*starts, _STATUS_START)
     return None if any(start.startswith(data) for start in prefixes) else 0
 

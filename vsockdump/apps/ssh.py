@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Generator
 from typing import Final
 
+from vsockdump.apps import texts
 from vsockdump.apps.byte_stream import ByteStream, ProtocolError, Steps
 from vsockdump.apps.content import brief, counted
 from vsockdump.apps.message import Call, Kind, Message, Value
@@ -233,9 +234,9 @@ def _host_key(body: bytes) -> dict[str, Value]:
 
 def _disconnect(body: bytes) -> Message:
     code = int.from_bytes(body[:4], "big")
-    text = _string(body, 4)[0].decode(errors="replace")
+    text = _string(body, 4)[0]
     reason = _REASONS.get(code, str(code))
-    fields: dict[str, Value] = {"reason": reason, "description": text}
+    fields: dict[str, Value] = {"reason": reason, "description": texts.text_of(text)}
     return Message(NAME, f"DISCONNECT {reason} {brief(text)}".rstrip(), fields=fields)
 
 

@@ -161,7 +161,7 @@ def _closing(data: bytes) -> tuple[str, dict[str, Value]]:
     code = int.from_bytes(data[:2], "big")
     reason = data[2:].decode(errors="replace")
     name = _CLOSE_CODES.get(code, "")
-    words = ("close", str(code), name, brief(reason))
+    words = ("close", str(code), name, brief(data[2:]))
     fields: dict[str, Value] = {"code": code, "meaning": name, "reason": reason}
     return " ".join(word for word in words if word), fields
 
