@@ -53,6 +53,7 @@ class _Stream:
         self.service = service
         self.has_credit = has_credit  # writes do not wait
         self.is_open = False
+        self.is_closing = False  # a side has closed it
         self.contents = Contents(service, opener, number)
 
     @property
@@ -185,10 +186,14 @@ class Adb(Parser):
 
     def _close(self, side: int, packet: _Packet, fields: dict[str, Value]) -> Message:
         stream = self._of(side, packet)
-        self._streams.pop((side, packet.local), None)
-        self._streams.pop((1 - side, packet.remote), None)
         summary = f"CLSE {_label(stream)}".rstrip()
-        if stream is None or stream.is_open:
+        is_refused = stream is not None and not stream.is_open
+        if stream is not None and (is_refused or stream.is_closing):
+            self._streams.pop((side, packet.local), None)
+            self._streams.pop((1 - side, packet.remote), None)
+        if stream is not None:
+            stream.is_closing = True
+        if not is_refused:
             return Message(NAME, summary, fields=fields)
         call = Call(("open", packet.remote), error="refused")
         return Message(NAME, f"{summary} refused", Kind.RESPONSE, fields, call)
@@ -202,11 +207,12 @@ class Adb(Parser):
             fields["service"] = stream.service
         if stream is not None and stream.contents.reads(side):
             told = stream.contents.read(side, packet.body)
-            fields["contents"] = [dict(one.fields) for one in told[:_MOST_TOLD]]
-            if len(told) > _MOST_TOLD:
-                fields["not shown"] = len(told) - _MOST_TOLD
-            if told:
-                summary += f" {told[0].summary}" + " …" * (len(told) > 1)
+            parts = [one for one in told if one.call is None]
+            fields["contents"] = [dict(one.fields) for one in parts[:_MOST_TOLD]]
+            if len(parts) > _MOST_TOLD:
+                fields["not shown"] = len(parts) - _MOST_TOLD
+            if parts:
+                summary += f" {parts[0].summary}" + " …" * (len(parts) > 1)
         else:
             fields |= content_fields(packet.body)
         if stream is None or stream.has_credit:

@@ -15,6 +15,7 @@ from typing import Final
 from vsockdump.apps import texts
 from vsockdump.apps.byte_stream import Body, ByteStream, Ended, Lost, ProtocolError, Steps
 from vsockdump.apps.content import brief, content_fields
+from vsockdump.apps.errnos import errno_name
 from vsockdump.apps.message import Call, Kind, Message, Value
 
 _NAME: Final = "adb"
@@ -30,6 +31,7 @@ _STAT_2: Final = Struct("<I2Q4IQ3q")  # error, device, inode, mode, links, user,
 _DIRECTORIES: Final = {b"LIST": (b"DENT", _STAT), b"LIS2": (b"DNT2", _STAT_2)}
 _SEND_2: Final = Struct("<4sII")
 _RECV_2: Final = Struct("<4sI")
+_NO_ENTRY: Final = 2  # ENOENT
 _LONGEST_PATH: Final = 1024
 _LARGEST_DATA: Final = 64 << 10
 _MOST_ENTRIES: Final = 100  # of a directory that are shown
@@ -178,7 +180,7 @@ def _stat(
     head = number.to_bytes(4, "little")
     if name == b"STAT":
         mode, size, time = _STAT.unpack(head + (yield from stream.exact(_STAT.size - 4)))
-        error = 0 if mode else 2  # the first version knows only that there is no such file
+        error = 0 if mode else _NO_ENTRY  # the first version knows only that there is no such file
     elif name in (b"STA2", b"LST2"):
         rest = yield from stream.exact(_STAT_2.size - 4)
         error, _dev, _ino, mode, _links, _uid, _gid, size, _at, time, _ct = _STAT_2.unpack(
@@ -188,7 +190,7 @@ def _stat(
         raise ProtocolError(f"sync answer {name!r}")
     fields: dict[str, Value] = {"mode": f"{mode:o}", "size": size, "modified": time}
     if error:
-        return _answer("no such file", call._replace(error=f"error {error}"), fields)
+        return _answer(errno_name(error), call._replace(error=errno_name(error)), fields)
     return _answer(f"mode {mode:o}, {size} bytes", call, fields)
 
 

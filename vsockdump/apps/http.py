@@ -139,19 +139,20 @@ class Http(Parser):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._client = _client_of(context.opening)
+        self._server: int | None = None  # the side that answers
         self._pending: deque[_Exchange] = deque()
         self._count = 0
         self._is_unsure = False  # whether requests and responses are still in step
         self._next: Parser | None = None  # what the connection was upgraded to
 
     def messages(self, stream: ByteStream) -> Steps:
-        """Requests of one side, responses of the other, then what they agree to speak."""
+        """Requests or responses, as a side begins; then what both agree to speak."""
         if stream.joined:
             self._lose_step()
         if self._next is None:
-            is_client = stream.side == self._client
-            yield from self._requests(stream) if is_client else self._responses(stream)
+            head = yield from stream.peek(len(_STATUS_START))
+            answers = head == _STATUS_START
+            yield from self._responses(stream) if answers else self._requests(stream)
         if self._next is not None:
             yield from self._next.messages(stream)
 
@@ -159,7 +160,9 @@ class Http(Parser):
         """Where a request or a status line begins, or as what it was upgraded to says."""
         if self._next is not None:
             return self._next.resumes(side, head)
-        return _score(head) == CERTAIN and head.startswith(_STATUS_START) != (side == self._client)
+        answers = head.startswith(_STATUS_START)
+        fits = self._server is None or answers == (side == self._server)
+        return fits and _score(head) == CERTAIN
 
     def _lose_step(self) -> None:
         """It is no longer known which requests the next responses are for."""
@@ -218,6 +221,7 @@ class Http(Parser):
 
     def _responses(self, stream: ByteStream) -> Steps:
         """Until the connection is upgraded, or ends with or inside a response."""
+        self._server = stream.side
         while True:
             status = yield from _status(stream)
             is_final = status.code >= 200 or status.code == 101
@@ -227,7 +231,7 @@ class Http(Parser):
                 size = 0
             elif exchange is None and size and (yield from _is_status_next(stream, size)):
                 size = 0  # it answers a HEAD that was not captured
-            self._upgrade(exchange, status)
+            self._upgrade(stream.side, exchange, status)
             if exchange is not None:
                 exchange.answered = is_final
             content = yield from _content(stream, size)
@@ -246,7 +250,7 @@ class Http(Parser):
             return None
         return self._pending.popleft() if is_final else self._pending[0]
 
-    def _upgrade(self, exchange: _Exchange | None, status: _Status) -> None:
+    def _upgrade(self, server: int, exchange: _Exchange | None, status: _Status) -> None:
         """What is spoken after this response, where that is no longer HTTP/1."""
         if exchange and exchange.method == "CONNECT" and 200 <= status.code < 300:
             self._next = Tunnel(self.context, "tunnel")
@@ -254,7 +258,7 @@ class Http(Parser):
             protocol = status.headers.get("upgrade").lower()
             make = _UPGRADES.get(protocol)
             self._next = (
-                make(self.context, status.headers, self._client)
+                make(self.context, status.headers, server)
                 if make
                 else Tunnel(self.context, f"upgraded to {protocol or 'something'}")
             )
@@ -426,8 +430,8 @@ class Tunnel(Parser):
         return self._tls is None or self._tls.resumes(side, head)
 
 
-def _websocket(context: Context, headers: Headers, client: int) -> Parser:
-    return WebSocket(context, headers.get("sec-websocket-extensions"), client)
+def _websocket(context: Context, headers: Headers, server: int) -> Parser:
+    return WebSocket(context, headers.get("sec-websocket-extensions"), server)
 
 
 # By the Upgrade of a 101; the server's headers say more.
@@ -457,12 +461,6 @@ def _score(data: bytes) -> Score:
         return CERTAIN if request else 0
     prefixes = (*starts, _STATUS_START)
     return None if any(start.startswith(data) for start in prefixes) else 0
-
-
-def _client_of(opening: Opening) -> int:
-    """The side that asks; the initiator, where the bytes do not say otherwise."""
-    initiator, acceptor = opening.data
-    return int(initiator.startswith(_STATUS_START) or acceptor.startswith(_STARTS))
 
 
 PROTOCOLS: Final = (

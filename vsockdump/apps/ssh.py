@@ -10,7 +10,7 @@ Rules for editors: which of the messages 30 to 49 mean what is told by the agree
 
 import base64
 import hashlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Final
 
 from vsockdump.apps import texts
@@ -153,14 +153,20 @@ class Ssh(Parser):
 
     def _exchange(self, side: int, kind: int, body: bytes) -> Message:
         """A message of the agreed method; the client's ask, the server's answer."""
-        names = next(names for start, names in _METHODS if self._method.startswith(start))
-        name = names.get(kind, f"KEX message {kind}")
-        fields: dict[str, Value] = {"method": self._method}
+        name = _kex_names(self._method).get(kind, f"KEX message {kind}")
+        fields: dict[str, Value] = {"method": self._method} if self._method else {}
         if name in _REPLIES:
             fields |= _host_key(body)
         if side == 0:
             return Message(NAME, name, Kind.REQUEST, fields, Call("round", name))
         return Message(NAME, name, Kind.RESPONSE, fields, Call("round"))
+
+
+def _kex_names(method: str) -> Mapping[int, str]:
+    """The messages of a method; none, where the method is not known."""
+    if not method:
+        return {}
+    return next(names for start, names in _METHODS if method.startswith(start))
 
 
 def _banner(stream: ByteStream) -> Steps:

@@ -31,6 +31,7 @@ from vsockdump.apps.protocol import (
 from vsockdump.apps.tls_handshake import (
     TLS13,
     ClientHello,
+    ServerHello,
     alert_name,
     read_certificates,
     read_client_hello,
@@ -96,6 +97,9 @@ class Tls(Parser):
         return _records_in(head) > 0
 
     def _record(self, stream: ByteStream, side: "_Side") -> Steps:
+        first = yield from stream.peek(1)
+        if side.records and first[0] != _DATA:
+            yield side.count()
         kind, size = _header_of((yield from stream.exact(_HEADER)))
         if kind == _DATA:
             yield from stream.body(size, 0)
@@ -224,12 +228,19 @@ class Tls(Parser):
         self._version = hello.version
         if not hello.is_retry:
             self._is_answered = True
-            is_resumed = hello.has_psk
-            if self._hello is not None and hello.version < TLS13:
-                is_resumed = bool(hello.session_id) and hello.session_id == self._hello.session_id
-            fields["resumed"] = is_resumed
-            summary += " resumed" * is_resumed
+            is_resumed = self._resumes(hello)
+            if is_resumed is not None:
+                fields["resumed"] = is_resumed
+            summary += " resumed" * bool(is_resumed)
         return Message(NAME, summary, fields=fields)
+
+    def _resumes(self, hello: ServerHello) -> bool | None:
+        """Whether a session goes on that the client has named; None where that is not known."""
+        if hello.version >= TLS13:
+            return hello.has_psk
+        if self._hello is None:
+            return None
+        return bool(hello.session_id) and hello.session_id == self._hello.session_id
 
 
 class _Side:
@@ -251,7 +262,7 @@ class _Side:
     def count(self) -> Message:
         """A message for the records so far."""
         many = f", {self.records} records" if self.records > 1 else ""
-        fields: dict[str, Value] = {"records": self.records, "bytes": self.bytes}
+        fields: dict[str, Value] = {"records": self.records, "size": self.bytes}
         self.records = self.bytes = 0
         return Message(NAME, f"application data{many}", fields=fields)
 

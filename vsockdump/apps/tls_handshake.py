@@ -148,7 +148,8 @@ def _extensions(reader: _Reader) -> dict[int, bytes]:
     if reader.left:
         inner = _Reader(reader.vector(2))
         while inner.left:
-            found[inner.number(2)] = inner.vector(2)
+            number = inner.number(2)
+            found[number] = inner.vector(2)
     return found
 
 

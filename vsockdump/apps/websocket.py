@@ -57,13 +57,13 @@ class _Head(NamedTuple):
 class WebSocket(Parser):
     """A connection after its handshake; `extensions` are those that the server agreed to."""
 
-    def __init__(self, context: Context, extensions: str = "", client: int = 0) -> None:
+    def __init__(self, context: Context, extensions: str = "", server: int = 1) -> None:
         super().__init__(context)
         agreed = [part.strip() for part in extensions.lower().split(";")]
         deflates = agreed[0] == "permessage-deflate"
         self._inflaters: list[_Inflater | None] = [None, None]
         for side in (0, 1):
-            role = "client" if side == client else "server"
+            role = "server" if side == server else "client"
             if deflates:
                 self._inflaters[side] = _Inflater(f"{role}_no_context_takeover" in agreed)
 
