@@ -17,6 +17,7 @@ _FRAME = 76  # bytes of a frame before its data: monitor and virtio header
 _SOURCE_PORT_AT = 32 + 16  # of the virtio header, behind the monitor header
 _OP_AT = 32 + 30
 _RW = 5
+_CUT = {"missing", "cut", "size", "not decoded"}
 _REMEMBERED = ("path", "layers", "resumed", "negotiated", "method")  # of other messages
 
 
@@ -80,7 +81,7 @@ def _subset(messages: list[Message], told: list[dict[str, Any]]) -> None:
 def _is_cut(fields: object) -> bool:
     """Whether a tree of fields says that something is missing."""
     if isinstance(fields, dict | MappingProxyType):
-        return bool({"missing", "cut", "size"} & set(fields)) or any(map(_is_cut, fields.values()))
+        return bool(_CUT & set(fields)) or any(map(_is_cut, fields.values()))
     return isinstance(fields, list) and any(map(_is_cut, fields))
 
 

@@ -202,6 +202,8 @@ def _data(pieces: _Pieces, inflater: "_Inflater | None") -> Message:
         fields["compressed size"] = body.size
         expanded = inflater.expand(body) if inflater else None
         if expanded is None:
+            if body.missing:
+                fields["missing"] = body.missing
             fields["not decoded"] = "earlier or present bytes of the compressor are not known"
             return Message(NAME, f"{name} compressed", Kind.MESSAGE, fields)
         if expanded.size > EXPANDED:
