@@ -74,24 +74,31 @@ class Dialogues:
         self._unanswered: list[OpenCall] = []
         self.software: dict[int, str] = {}  # by connection, where a port named it
         self.left_out = 0
+        self.first = 0  # packet of the batch in work
 
     def add(self, batch: Batch) -> None:
         """Take a tracked batch; fills its `said`, `apps` and `unanswered`."""
         numbers = tracked(batch)["conn"]
         self._make_room(int(numbers.max(initial=0)))
         self._said, self._unanswered = {}, []
+        self.first = int(batch.rows["number"][0]) if len(batch.rows) else 0
         wanted = ~self._table["closed"][numbers]
         if wanted.any():
             for piece in pieces_of(self._streams.add(batch, wanted)):
                 self._take(piece, batch)
-        batch.said = self._said
+        batch.said = dict(sorted(self._said.items()))
         batch.unanswered = self._unanswered
         batch.apps = self._codes(batch, numbers)
 
-    def finish(self) -> None:
-        """The capture has ended: what is undecided is decided by what there is."""
+    def finish(self) -> list[Said]:
+        """The capture has ended: what is undecided is decided by what there is.
+
+        What is then said comes too late for its batch and is returned, in order.
+        """
+        self._said, self.first = {}, 0
         for dialogue in list(self._open.values()):
             dialogue.decide(ended=True)
+        return [said for _packet, group in sorted(self._said.items()) for said in group]
 
     def open_calls(self) -> Iterator[OpenCall]:
         """Requests that have no response so far, of connections that go on."""
@@ -203,6 +210,7 @@ class _Dialogue:
         self._opening = (bytearray(), bytearray())
         self._joined = False
         self._calls: dict[tuple[int, object], OpenCall] = {}
+        self._latest: Piece | None = None
         self._piece: Piece | None = None  # the one in work
         self.is_over = False
 
@@ -212,7 +220,7 @@ class _Dialogue:
 
     def take(self, piece: Piece, batch: Batch) -> None:
         """One more piece."""
-        self._piece = piece
+        self._latest = self._piece = piece
         data = bytes(batch.buffer[piece.at : piece.at + piece.cap])
         if self._parser is not None:
             self._parse(piece, data)
@@ -270,8 +278,9 @@ class _Dialogue:
         for side in self._sides:
             side.steps = self._parser.messages(side.stream)
         held, self._held = self._held, []
-        for piece, data in held:
-            self._parse(piece, data)
+        for self._piece, data in held:
+            if not self.is_over:
+                self._parse(self._piece, data)
 
     def _parse(self, piece: Piece, data: bytes) -> None:
         """Give a piece to its side's stream, or to both where it ends them."""
@@ -354,13 +363,24 @@ class _Dialogue:
             self.is_over = True
 
     def _note(self, text: str, side: int = 0) -> None:
-        assert self._piece is not None
+        packet, time_ns = self._place
         note = Message(self._name, text, Kind.NOTE)
-        self._all.say(Said(self._piece.packet, self._piece.time_ns, self._conn, side, 0, 0, note))
+        self._all.say(Said(packet, time_ns, self._conn, side, 0, 0, note))
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Packet and time of the piece in work.
+
+        Packets of earlier batches have gone their way: for one of those, the packet stands
+        with which the protocol became known.
+        """
+        assert self._piece is not None
+        assert self._latest is not None
+        piece = self._piece if self._piece.packet >= self._all.first else self._latest
+        return piece.packet, self._piece.time_ns
 
     def _say(self, number: int, message: Message) -> None:
-        assert self._piece is not None
-        packet, time_ns = self._piece.packet, self._piece.time_ns
+        packet, time_ns = self._place
         offset, size, data, whole = self._sides[number].stream.take()
         if message.size is not None:
             size = message.size
@@ -388,12 +408,10 @@ class _Dialogue:
 
     def _paired(self, number: int, message: Message, call: Call) -> tuple[OpenCall | None, Message]:
         """Open the call of a request, or find that of a response, which gets its method."""
-        assert self._piece is not None
         if message.kind == Kind.REQUEST:
             if len(self._calls) < MOST_CALLS:
                 self._calls[number, call.key] = OpenCall(
-                    self._piece.packet,
-                    self._piece.time_ns,
+                    *self._place,
                     self._conn,
                     number,
                     message.protocol,

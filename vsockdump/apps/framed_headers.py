@@ -83,17 +83,18 @@ def wsl(_pairs: Pairs, _side: int, unit: Unit) -> Saying:
 
 _QGS: Final = Struct("<HHIII")
 QGS_SIZE: Final = Struct(">I")
+_QGS_MAJOR: Final = b"\x01\0"
 _QGS_METHODS: Final = ("GET_QUOTE", "GET_COLLATERAL", "GET_PLATFORM_INFO")
 
 
 def qgs_looks(head: bytes) -> Score:
     """A length, and a header that repeats it."""
-    if head[:1] != b"\0":  # of a length below 16 MiB
+    if head[:1] != b"\0" or not _QGS_MAJOR.startswith(head[4:6]):  # lengths are below 16 MiB
         return 0
     if len(head) < 4 + _QGS.size:
         return None
-    major, minor, kind, size, _error = _QGS.unpack_from(head, 4)
-    fits = major == 1 and minor < 16 and kind < 2 * len(_QGS_METHODS)
+    _major, minor, kind, size, _error = _QGS.unpack_from(head, 4)
+    fits = minor < 16 and kind < 2 * len(_QGS_METHODS)
     return CERTAIN if fits and size == QGS_SIZE.unpack_from(head)[0] else 0
 
 
