@@ -94,6 +94,19 @@ def codes() -> Mapping[str, int]:
     return MappingProxyType({one.name: code for code, one in enumerate(protocols(), 1)})
 
 
+class Codes(Mapping[str, int]):
+    """`codes`, made when it is looked at: the table of fields must not load the protocols."""
+
+    def __getitem__(self, name: str) -> int:
+        return codes()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(codes())
+
+    def __len__(self) -> int:
+        return len(codes())
+
+
 def name_of(code: int) -> str:
     """The protocol's name; `raw` for 0."""
     return protocols()[code - 1].name if code else RAW
