@@ -187,7 +187,7 @@ def test_varlink() -> None:
         '< org.example.Watch: reply {"n":2}',
         "> org.example.Log oneway",
         "> org.example.Nope",
-        "< org.example.Nope: error org.varlink.service.MethodNotFound",
+        "< org.example.Nope: error",
     ]
     assert [error for _method, error in calls(VARLINK)] == [
         *(None,) * 3,
@@ -217,14 +217,14 @@ def test_json_without_a_mark_is_told_when_the_side_ends() -> None:
 def test_hcsshim() -> None:
     assert told(GCS, "gcs") == [
         "> Create c1 #5",
-        "< Create #5: error 0x80070057 bad",
+        "< Create #5: error",
         "< Notification c1 GracefulExit",
     ]
     assert calls(GCS) == [("Create", "0x80070057 bad")]
 
 
 def test_qgs_wsl_and_trace_cmd() -> None:
-    assert told(QGS, "qgs") == ["> GET_QUOTE", "< GET_QUOTE: error 0x12001"]
+    assert told(QGS, "qgs") == ["> GET_QUOTE", "< GET_QUOTE: error"]
     assert told(WSL, "wsl", port=50_000) == ["> type 5 #7 step 1", "< type 6 #7 step 2"]
     assert told(TRACE, "trace-cmd") == ["> TRACE_REQ", "< TRACE_RESP", "> CLOSE", "< NOT_SUPP"]
     assert calls(TRACE) == [("TRACE_REQ", None), ("CLOSE", "not supported")]

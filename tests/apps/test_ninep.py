@@ -131,7 +131,7 @@ def test_the_original_protocol() -> None:
         "> Twalk /usr/\\xff #2",
         "> Topen / #3",
         "< Rwalk #2",
-        "< Rerror error permission denied #3",
+        "< Rerror #3",
         "> Twrite /usr/\\xff count 3 offset 5 #4",
         "< Rwrite count 3 #4",
     ]

@@ -59,7 +59,7 @@ def test_calls(port: int, datagram: bytes, summary: str) -> None:
 def test_answers_come_in_order() -> None:
     call = struct.pack("<II", 5000, 16) + INET
     result = spoken(1025, (0, call), (0, call), (1, OK), (1, REFUSED))
-    assert result.summaries[2:] == ["< connect: ok", "< connect: error ECONNREFUSED"]
+    assert result.summaries[2:] == ["< connect: ok", "< connect: error"]
     assert [one.request_packet for one in result.said[2:]] == [1, 2]
     assert [one.message.call.error for one in result.said[2:] if one.message.call] == [
         None,
@@ -111,7 +111,7 @@ def test_an_answer_may_be_seen_first() -> None:
     assert spoken(1025, (1, OK), (0, call), (1, REFUSED)).summaries == [
         "> connect: ok",
         "< connect socket 5000 1.1.1.1:443",
-        "> connect: error ECONNREFUSED",
+        "> connect: error",
     ]
 
 

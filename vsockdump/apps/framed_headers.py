@@ -45,7 +45,7 @@ def gcs(_pairs: Pairs, _side: int, unit: Unit) -> Saying:
     if kind >> 28 == 2:
         result = value.get("Result")
         error = _gcs_error(value) if isinstance(result, int) and result else None
-        summary = f"{method} #{number}: {f'error {error}' if error else 'ok'}"
+        summary = f"{method} #{number}: {'error' if error else 'ok'}"
         return Saying(summary, fields, Kind.RESPONSE, Call(number, method, error))
     container, what = texts.brief(value.get("ContainerId")), texts.brief(value.get("Type"))
     return Saying(f"Notification {container} {what}".strip(), fields)
@@ -110,8 +110,9 @@ def qgs(pairs: Pairs, side: int, unit: Unit) -> Saying:
     if kind % 2 == 0:
         return Saying(method, fields, Kind.REQUEST, pairs.ask(side, method))
     error = f"{code:#x}" if code else None
-    result = f"error {error}" if error else "ok"
-    return Saying(f"{method}: {result}", fields, Kind.RESPONSE, pairs.answer(side, error))
+    call = pairs.answer(side, error)
+    result = texts.failed(error, call) if error else "ok"
+    return Saying(f"{method}: {result}", fields, Kind.RESPONSE, call)
 
 
 TRACE: Final = Struct(">III")

@@ -278,8 +278,7 @@ class _NineP(Parser):
         failure = None
         if kind in _FAILURES:
             failure = errno_name(fields["ecode"]) if "ecode" in fields else fields.get("ename", "")
-        told = (f"error {failure}",) if failure else tuple(_told(fields))
-        summary = " ".join((name, *told, *_tagged(tag)))
+        summary = " ".join((name, *_told(fields), *_tagged(tag)))
         return Message("9p", summary, Kind.RESPONSE, fields, Call(tag, error=failure))
 
     def _path_of(self, fields: Fields) -> str:

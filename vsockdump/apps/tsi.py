@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from struct import Struct, error
 from typing import Any, Final, NamedTuple
 
+from vsockdump.apps import texts
 from vsockdump.apps.byte_stream import ByteStream, ProtocolError, Steps
 from vsockdump.apps.errnos import errno_name
 from vsockdump.apps.message import Call, Kind, Message
@@ -189,7 +190,9 @@ class _Tsi(Parser):
         result = fields["result"]
         failure = errno_name(-result) if result < 0 else None
         call = self._open.popleft()._replace(error=failure) if self._open else None
-        told = f"error {failure}" if failure else " ".join(("ok", *_described(fields)))
+        told = " ".join(("ok", *_described(fields)))
+        if failure:
+            told = texts.failed(failure, call)
         return Message("tsi", f"{name}: {told}", Kind.RESPONSE, fields, call)
 
 
