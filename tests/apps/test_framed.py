@@ -272,8 +272,9 @@ def test_a_console_is_lines_without_what_steers_terminals() -> None:
     assert result.messages[0].fields["data"] == b"\x1b[1mlogin:\x1b[0m \r"
 
 
-def test_bytes_at_a_console_port_are_raw() -> None:
-    assert heard([(1, b"\x00\x01\x02" * 30)], port=1026).protocol == "raw"
+@pytest.mark.parametrize("data", [b"\x00\x01\x02" * 30, b"x" * 4000], ids=["bytes", "a long line"])
+def test_what_is_no_console_at_a_consoles_port(data: bytes) -> None:
+    assert heard([(1, data)], port=1026).protocol == "raw"
 
 
 # --- limits ------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vsockdump.address import Endpoint
 from vsockdump.apps.byte_stream import ByteStream, Ended, Lost, ProtocolError, Steps
 from vsockdump.apps.message import Call, Kind, Message, OpenCall, Said
+from vsockdump.apps.nature import NATURES, nature
 from vsockdump.apps.protocol import OPENING, Context, Opening, Parser, Setting
 from vsockdump.apps.registry import Choice, codes, recognise
 from vsockdump.batch import NO_TIME, Batch
@@ -43,6 +44,7 @@ CONNECTION_DTYPE: Final = np.dtype(
         ("bytes", "u8"),  # of them
         ("code", "u1"),  # of the protocol, 0: none
         ("evidence", "u1"),  # index into EVIDENCE
+        ("nature", "u1"),  # of the bytes of no protocol, index into NATURES
         ("closed", "?"),  # nothing of it is parsed any more
         ("notes", "u2"),  # times that a parser gave up or lost track
     ]
@@ -261,6 +263,7 @@ class _Dialogue:
         for remark in choice.remarks:
             self._note(remark)
         if choice.protocol is None:
+            self._all.of(self._conn)["nature"] = NATURES.index(nature(b"".join(opening.data)))
             self.is_over = True
             self._held.clear()
             return

@@ -13,6 +13,7 @@ from typing import Final
 
 from vsockdump.apps.texts import is_text
 
+NATURES: Final = ("", "text", "zeros", "random", "binary")
 _ENOUGH: Final = 256  # bytes from which statistics mean something
 _RANDOM: Final = 0.93  # of the entropy that as many random bytes have
 
