@@ -11,7 +11,7 @@ from proving import any_segments, hostile, losses, mutated, recorded
 from samples import SAMPLES
 from talking import END, Turn, heard
 
-from vsockdump.apps import framed, framing, texts
+from vsockdump.apps import framed, texts
 from vsockdump.apps.message import Kind
 from vsockdump.wire import SocketType
 
@@ -320,14 +320,6 @@ def test_the_shape_of_json_is_never_relied_on() -> None:
     for protocol, mark in (("qga", b"\n"), ("varlink", b"\0"), ("json", b"\n")):
         turns: list[Turn] = [(side, lines(*odd, mark=mark)) for side in (0, 1)]
         assert len(heard(turns, ports={1024: protocol}).messages) == 2 * len(odd)
-
-
-def test_lengths_are_named() -> None:
-    assert [framing.name_of(prefix) for prefix in framing.PREFIXES[:3]] == [
-        "u64 BE",
-        "u64 LE",
-        "u32 BE",
-    ]
 
 
 def test_samples_of_this_module_are_among_the_samples() -> None:
