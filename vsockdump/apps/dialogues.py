@@ -76,6 +76,7 @@ class Dialogues:
         self._unanswered: list[OpenCall] = []
         self.software: dict[int, str] = {}  # by connection, where a port named it
         self.left_out = 0
+        self.late: list[Said] = []
         self.first = 0  # packet of the batch in work
 
     def add(self, batch: Batch) -> None:
@@ -95,12 +96,13 @@ class Dialogues:
     def finish(self) -> list[Said]:
         """The capture has ended: what is undecided is decided by what there is.
 
-        What is then said comes too late for its batch and is returned, in order.
+        What is then said comes too late for its batch and is returned, in order; so is `late`.
         """
         self._said, self.first = {}, 0
         for dialogue in list(self._open.values()):
             dialogue.decide(ended=True)
-        return [said for _packet, group in sorted(self._said.items()) for said in group]
+        self.late = [said for _packet, group in sorted(self._said.items()) for said in group]
+        return self.late
 
     def open_calls(self) -> Iterator[OpenCall]:
         """Requests that have no response so far, of connections that go on."""
@@ -211,6 +213,7 @@ class _Dialogue:
         self._held: list[tuple[Piece, bytes]] = []  # until the protocol is known
         self._opening = (bytearray(), bytearray())
         self._joined = False
+        self._silent: set[int] = set()  # sides that have ended, until the protocol is known
         self._calls: dict[tuple[int, object], OpenCall] = {}
         self._latest: Piece | None = None
         self._piece: Piece | None = None  # the one in work
@@ -241,7 +244,10 @@ class _Dialogue:
             opening += data[: max(OPENING - len(opening), 0)]
 
     def _has_ended(self, piece: Piece) -> bool:
-        return piece.kind == PieceKind.RST or len(self._held) >= _MOST_HELD
+        """Whether no more will come that could tell the protocol."""
+        if piece.kind in _ENDS:
+            self._silent.update(self._ended_by(piece))
+        return len(self._silent) == len(self._sides) or len(self._held) >= _MOST_HELD
 
     def decide(self, ended: bool) -> None:
         """Recognise the protocol, if that can be; what was held is then parsed."""
