@@ -3,8 +3,8 @@
 A property takes the talk and how it is heard (the options of `talking.heard`).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from scapy.utils import RawPcapReader
@@ -80,7 +80,7 @@ def _subset(messages: list[Message], told: list[dict[str, Any]]) -> None:
 
 def _is_cut(fields: object) -> bool:
     """Whether a tree of fields says that something is missing."""
-    if isinstance(fields, dict | MappingProxyType):
+    if isinstance(fields, Mapping):
         return bool(_CUT & set(fields)) or any(map(_is_cut, fields.values()))
     return isinstance(fields, list) and any(map(_is_cut, fields))
 
