@@ -9,7 +9,6 @@ Rules for editors: which of the messages 30 to 49 mean what is told by the agree
 """
 
 import base64
-import hashlib
 from collections.abc import Generator, Mapping
 from typing import Final
 
@@ -232,6 +231,8 @@ def _negotiated(
 
 def _host_key(body: bytes) -> dict[str, Value]:
     """The server's key as `ssh-keygen -l` tells it."""
+    import hashlib  # which loads OpenSSL
+
     key, _end = _string(body, 0)
     kind, _end = _string(key, 0)
     digest = base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")

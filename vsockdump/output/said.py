@@ -5,6 +5,7 @@ is long is cut, and says so.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -169,6 +170,8 @@ def _plain(value: Value) -> Any:
         return bytes(value).hex()
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # captured JSON can say 1e999; JSON has no infinity
     if isinstance(value, str) or not isinstance(value, Sequence):
         return value
     return [_plain(item) for item in value]
