@@ -25,6 +25,7 @@ CALL = Message("ttrpc", "a.B/C #5", Kind.RESPONSE, call=Call(5, "a.B/C", "NOT_FO
 @pytest.mark.parametrize(
     ("message", "line"),
     [
+        (CALL._replace(summary="404 NOT_FOUND"), "ttrpc ← 404 NOT_FOUND 12 B"),
         (CALL, "ttrpc ← a.B/C #5 12 B ! NOT_FOUND"),
         (CALL._replace(kind=Kind.REQUEST, call=None), "ttrpc → a.B/C #5 12 B"),
         (Message("tls", "3 records"), "tls 3 records 12 B"),
