@@ -229,12 +229,13 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_the_reader_goes(network: Network, home: dict[str, str], tmp_path: Path) -> None:
-    """Wireshark that closes the pipe without a word ends the capture, without an error."""
+@pytest.mark.parametrize("pipe", ["fifo", "incoming"])
+def test_wireshark_goes(network: Network, home: dict[str, str], tmp_path: Path, pipe: str) -> None:
+    """Wireshark that closes a pipe without a word ends the capture, without an error."""
     with Window(network, home, tmp_path, "--extcap-interface", INTERFACE) as window:
         window.wait_for(b"listening on")
-        os.close(window.fifo)
-        window.fifo = -1
+        os.close(getattr(window, pipe))
+        setattr(window, pipe, -1)
         assert (0, "") == window.ends()
 
 
@@ -361,7 +362,7 @@ def test_no_device_at_the_other_end(
 
 @pytest.mark.parametrize(
     ("user", "port", "says"),
-    [("nobody-there", "", "Permission denied"), ("", "1", "Connection refused")],
+    [("nobody-there", "0", "Permission denied"), ("", "1", "Connection refused")],
 )
 def test_ssh_that_fails(
     network: Network,

@@ -102,8 +102,9 @@ OPTIONS: Final = (
         "port",
         "Port of ssh",
         "unsigned",
-        "empty: as ssh's configuration says, or 22",
-        limits=(1, 65535),
+        "0: as ssh's configuration says, or 22",
+        "0",
+        (0, 65535),
         ssh_only=True,
     ),
     Option(
@@ -129,7 +130,10 @@ OPTIONS: Final = (
 
 
 class Request(NamedTuple):
-    """What to capture.  `device` "": the one that is up, or a new one; `host` "": here."""
+    """What to capture.  `device` "": the one that is up, or a new one; `host` "": here.
+
+    `port` "0" and `user` "" leave them to ssh.
+    """
 
     device: str
     filter: str
@@ -138,7 +142,7 @@ class Request(NamedTuple):
     annotate: bool = False
     sudo: bool = False
     host: str = ""
-    port: str = ""
+    port: str = "0"
     user: str = ""
     command: str = ""
 
@@ -147,7 +151,8 @@ def options_of(interface: str) -> list[Option]:
     """The options that an interface has; ExtcapError where there is no such interface."""
     if interface not in (HERE, BY_SSH) and not _device(interface):
         raise ExtcapError(f"there is no interface {interface!r}; --extcap-interfaces lists them")
-    return [option for option in OPTIONS if interface == BY_SSH or not option.ssh_only]
+    own = [option for option in OPTIONS if option.ssh_only and interface == BY_SSH]
+    return own + [option for option in OPTIONS if not option.ssh_only]
 
 
 def request(interface: str, values: Mapping[str, str | bool], filter_text: str) -> Request:

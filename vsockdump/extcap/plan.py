@@ -68,7 +68,7 @@ def ssh(wanted: Request, command: str) -> list[str]:
     for setting in ("BatchMode=yes", "ConnectTimeout=20", "ControlMaster=no"):
         words += ["-o", setting]
     words += ["-o", "ServerAliveInterval=15"]
-    if wanted.port:
+    if int(wanted.port):
         words += ["-p", wanted.port]
     if wanted.user:
         words += ["-l", wanted.user]

@@ -154,12 +154,12 @@ class _Session:
             if not data:
                 del self._pipes[fd]
             return bool(data)
-        if fd == self._control.fd:
-            return self._control.receive()
+        if fd == self._control.fd and self._control.receive():
+            return True
         self._stop()
         if fd == self._wake:
             os.read(fd, _READ)
-        return fd != self._sink
+        return fd == self._wake
 
     def _hear(self, line: str) -> None:
         """A line that a command wrote to stderr."""
