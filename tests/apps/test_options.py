@@ -31,8 +31,8 @@ def test_a_port_can_be_given_another_protocol_or_none() -> None:
         (["--decode", "none", "-z", "rpc"], "--decode none leaves out"),
         (["--decode", "none", "proto http"], "--decode none leaves out"),
         (["--decode", "none", "-T", "fields", "-e", "vsock.app.size"], "--decode none leaves out"),
-        (["-z", "apps,x"], "There is no statistic apps,x"),
-        (["-z", "rpc,fastest"], "There is no statistic rpc,fastest"),
+        (["-z", "apps,x"], "-z apps,x is to be shown again every x seconds"),
+        (["-z", "rpc,fastest"], "-z rpc,fastest is to be shown again"),
     ],
 )
 def test_wrong_usage(options: list[str], complaint: str) -> None:
