@@ -106,6 +106,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.output.errors import OutputError
     from vsockdump.output.follow import FollowError
     from vsockdump.output.rotation import RotationError
+    from vsockdump.output.secrets import SecretsError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
 
@@ -118,7 +119,14 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         complain(str(error))
         _discard_output()
         return EXIT_INPUT
-    except (FieldError, FilterError, FollowError, RotationError, StatisticError) as error:
+    except (
+        FieldError,
+        FilterError,
+        FollowError,
+        RotationError,
+        SecretsError,
+        StatisticError,
+    ) as error:
         complain(str(error))
         return EXIT_USAGE
 
@@ -250,7 +258,14 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--annotate",
         action="store_true",
-        help="with -w: write findings into the pcapng file, as comments of packets",
+        help="with -w: write findings and the names of connections into the pcapng file, as"
+        " comments of packets",
+    )
+    add(
+        "--keylog",
+        dest="key_log",
+        metavar="FILE",
+        help="with -w: write the TLS secrets of this key log into the pcapng file, for Wireshark",
     )
     add("-U", action="store_true", help="as in tcpdump; here -w never keeps packets back")
     files = parser.add_argument_group("several files (with -w)")
@@ -558,8 +573,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
             parser.error(f"-E takes header=y or header=n, not {setting}")
     rotation = _rotation(parser, arguments)
     statistics, postrotate = _statistics(parser, arguments, rotation is not None)
-    if arguments.annotate and not arguments.write:
-        parser.error("--annotate writes comments into the file of -w FILE")
+    if (arguments.annotate or arguments.key_log) and not arguments.write:
+        parser.error("--annotate and --keylog write into the file of -w FILE")
     follow = _follow(parser, arguments)
     extract = _extract(parser, arguments)
     prints = arguments.print_packets or not (statistics or arguments.write or follow or extract)
@@ -599,6 +614,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         rotation=rotation,
         postrotate=postrotate,
         annotate=arguments.annotate,
+        key_log=arguments.key_log,
         fail_on=arguments.fail_on,
         follow=follow,
         extract=extract,

@@ -31,9 +31,10 @@ class Config(NamedTuple):
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
     arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
     of a filter, "" lets all packets through.  `rotation` makes several files of what is
-    written, each of which the command `postrotate` gets; `annotate` writes findings into it as
-    comments.  `fail_on` is the least severity of a finding with which the run fails.  `follow`
-    shows the dialogue of a connection, `extract` writes streams to files.
+    written, each of which the command `postrotate` gets; `annotate` writes names of connections
+    and findings into it as comments, `key_log` the TLS secrets of a file.  `fail_on` is the least
+    severity of a finding with which the run fails.  `follow` shows the dialogue of a connection,
+    `extract` writes streams to files.
     """
 
     read: str | None
@@ -51,6 +52,7 @@ class Config(NamedTuple):
     rotation: Savefiles | RingBuffer | None = None
     postrotate: str | None = None
     annotate: bool = False
+    key_log: str | None = None
     fail_on: str | None = None
     follow: FollowOptions | None = None
     extract: "ExtractOptions | None" = None

@@ -22,7 +22,7 @@ from vsockdump.columns import Mask, foreign
 from vsockdump.config import Config
 from vsockdump.events import Events
 from vsockdump.findings.rule import Severity
-from vsockdump.output.annotations import comments
+from vsockdump.output.annotations import Annotations
 from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
@@ -30,6 +30,7 @@ from vsockdump.output.findings import Findings, Overdue
 from vsockdump.output.follow import Follow, form_of
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
+from vsockdump.output.secrets import Secrets
 from vsockdump.output.statistics import Selection, Statistic, make, wish
 from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
@@ -52,8 +53,8 @@ EXIT_FOUND = 3
 def run(config: Config) -> int:
     """Carry out a run; returns the exit status.
 
-    Raises StatisticError, FieldError or FilterError before anything is read, CaptureError
-    if nothing could be read, OutputError if the output failed.
+    Raises StatisticError, FieldError, FilterError or SecretsError before anything is read,
+    CaptureError if nothing could be read, OutputError if the output failed.
     """
     tracker = Tracker(config.max_connections)
     wanted = _wanted(config)
@@ -62,12 +63,13 @@ def run(config: Config) -> int:
     view = _view(config)
     with ExitStack() as held:
         finished = _postrotate(config, held)
+        secrets = Secrets(config.key_log, config.read is None) if config.key_log else None
         if config.read is None:
             start = _listen(config, wanted, held)
         else:
             start = _read(config.read, config.user, held)
         events = held.enter_context(Events(start.source.stop))
-        one = _Run(config, start, wanted, tracker, statistics, view, events, finished)
+        one = _Run(config, start, wanted, tracker, statistics, view, events, finished, secrets)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
         try:
@@ -213,6 +215,7 @@ class _Run:
         view: Any,
         events: Events,
         finished: "PostRotate | None",
+        secrets: Secrets | None,
     ) -> None:
         self._config = config
         self._start = start
@@ -232,6 +235,7 @@ class _Run:
         self._vsock = self._foreign = self._chosen = 0
         self._events = events
         self._finished = finished
+        self._secrets = secrets
         self._overdue: Overdue | None = None
         self._out = _Stdout()
         self._progress = LiveProgress(source)
@@ -270,6 +274,8 @@ class _Run:
         self._progress.clear()
         status = self._end_follow() or status
         self._end_extraction()
+        for sentence in self._secrets.remarks() if self._secrets is not None else ():
+            complain(sentence)
         self._print_statistics()
         self._out.flush()
         if self._source.counts() is not None:
@@ -293,8 +299,10 @@ class _Run:
     def _writer(self, path: str) -> CaptureFile:
         rotation = self._config.rotation
         ways = rotation.of(path) if rotation else None
-        notes = comments if self._config.annotate else None
-        writer = CaptureFile(path, self._source, ways, self._finished, comments=notes)
+        notes = Annotations() if self._config.annotate else None
+        writer = CaptureFile(
+            path, self._source, ways, self._finished, comments=notes, secrets=self._secrets
+        )
         if self._source.live and writer.tick_s is not None:
             self._events.every(writer.tick_s, writer.tick)
         return writer

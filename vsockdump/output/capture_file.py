@@ -9,7 +9,7 @@ record_file.py, names and limits in rotation.py; here is the order of events.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsockdump.batch import NO_TIME, PACKET_DTYPE, Batch, Layout, Rows
+from vsockdump.capture.pcapng import MAGIC
 from vsockdump.capture.source import Source
 from vsockdump.output.annotations import Comments, with_comments
-from vsockdump.output.encoding import encoding_for
+from vsockdump.output.encoding import encoding_for, secrets_block
 from vsockdump.output.errors import OutputError
 from vsockdump.output.record_file import STDOUT, RecordFile
 from vsockdump.output.rotation import Limit, OneFile, Rotation, Upcoming
+from vsockdump.output.secrets import Secrets
 
 _SUFFIXES: Final = {
     ".pcapng": "pcapng",
@@ -58,7 +60,8 @@ class CaptureFile:
     takes each of them.  Raises OutputError where a file cannot be written or the format
     cannot hold the packets.
 
-    `comments` gives the comments that packets of a batch are to get.
+    `comments` gives packets their comments, `secrets` are to stand before the packets; only
+    pcapng holds either.
 
     `packets` is how many were written, to how many `files`; `full` is set when no file is to
     follow, and what is written then goes nowhere.
@@ -72,6 +75,7 @@ class CaptureFile:
         finished: Finished | None = None,
         clock: Callable[[], int] = time.time_ns,
         comments: Comments | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         self.packets = self.files = 0
         self.full = False
@@ -80,12 +84,16 @@ class CaptureFile:
         self._finished = finished
         self._clock = clock
         self._comments = comments
+        self._secrets = secrets
+        self._told = 0  # how many of the secrets the present section has
         name = "the output" if path == STDOUT else path
-        form = format_for(path, source.format or "pcapng")
-        if comments is not None and form != "pcapng":
+        needed = [("comments", comments), ("secrets", secrets)]
+        needs = [what for what, given in needed if given is not None]
+        form = format_for(path, "pcapng" if needs else source.format or "pcapng")
+        if needs and form != "pcapng":
             raise OutputError(
-                f"{name[0].upper() + name[1:]} would be a pcap file, which holds no comments; give"
-                " it the suffix .pcapng."
+                f"{name[0].upper() + name[1:]} would be a pcap file, which holds no {needs[0]};"
+                " give it the suffix .pcapng."
             )
         self._encoding = encoding_for(form, source, name, rotation is not None)
         self._file: RecordFile | None = None
@@ -116,6 +124,8 @@ class CaptureFile:
             return len(batch)
         self._begin()
         self._put(self._encoding.before(batch))
+        if any(block[:4] == MAGIC for block in batch.blocks):
+            self._told = 0
         if self._rotation.limit == Limit():
             taken = self._put_rows(batch, rows)
         else:
@@ -171,6 +181,9 @@ class CaptureFile:
         self._file = RecordFile(path)
         self.files += 1
         self._begun = False
+        self._told = 0
+        if self._comments is not None:
+            self._comments.begin()
         self._held = 0
 
     def _begin(self) -> None:
@@ -185,8 +198,10 @@ class CaptureFile:
 
     def _put_rows(self, batch: Batch, rows: Rows) -> int:
         layout = self._encoding.layout(batch)
+        self._put_secrets(layout)
         start = 0
-        for row, texts in self._commented(batch, rows):
+        comments = self._comments.of(batch, rows) if self._comments is not None else {}
+        for row, texts in comments.items():
             for records in self._encoding.records(batch, rows[start:row]):
                 self._send(records, layout)
             for records in self._encoding.records(batch, rows[row : row + 1]):
@@ -198,13 +213,12 @@ class CaptureFile:
         self._held += len(rows)
         return len(rows)
 
-    def _commented(self, batch: Batch, rows: Rows) -> Iterator[tuple[int, list[str]]]:
-        """Which of the rows get comments, and these, in order."""
-        texts = self._comments(batch) if self._comments is not None else {}
-        if texts:
-            numbers = np.array(list(texts), np.uint64)
-            for row in np.flatnonzero(np.isin(rows["number"], numbers)).tolist():
-                yield row, texts[int(rows["number"][row])]
+    def _put_secrets(self, layout: Layout) -> None:
+        """Write the secrets that the present section has not yet."""
+        if self._secrets is not None:
+            entries = self._secrets.entries()
+            self._put([secrets_block(entry, layout.big_endian) for entry in entries[self._told :]])
+            self._told = len(entries)
 
     def _put_rotating(self, batch: Batch, rows: Rows) -> int:
         """Write rows, each part of them to the file that it belongs to; how many."""
