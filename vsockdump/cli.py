@@ -267,6 +267,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="with -w: write the TLS secrets of this key log into the pcapng file, for Wireshark",
     )
+    add(
+        "--export",
+        choices=("tcp",),
+        help="with -w: write connections as TCP over IPv6, for programs that do not know vsock",
+    )
     add("-U", action="store_true", help="as in tcpdump; here -w never keeps packets back")
     files = parser.add_argument_group("several files (with -w)")
     add = files.add_argument
@@ -573,8 +578,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
             parser.error(f"-E takes header=y or header=n, not {setting}")
     rotation = _rotation(parser, arguments)
     statistics, postrotate = _statistics(parser, arguments, rotation is not None)
-    if (arguments.annotate or arguments.key_log) and not arguments.write:
-        parser.error("--annotate and --keylog write into the file of -w FILE")
+    if (arguments.annotate or arguments.key_log or arguments.export) and not arguments.write:
+        parser.error("--annotate, --keylog and --export need the pcapng file of -w FILE")
     follow = _follow(parser, arguments)
     extract = _extract(parser, arguments)
     prints = arguments.print_packets or not (statistics or arguments.write or follow or extract)
@@ -618,6 +623,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         fail_on=arguments.fail_on,
         follow=follow,
         extract=extract,
+        export=arguments.export or "",
         max_connections=arguments.max_connections,
         colour=colour,
         live=_live(parser, arguments),

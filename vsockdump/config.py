@@ -34,7 +34,8 @@ class Config(NamedTuple):
     written, each of which the command `postrotate` gets; `annotate` writes names of connections
     and findings into it as comments, `key_log` the TLS secrets of a file.  `fail_on` is the least
     severity of a finding with which the run fails.  `follow` shows the dialogue of a connection,
-    `extract` writes streams to files.
+    `extract` writes streams to files; `export` names what packets become when they are written,
+    "" leaves them as they are.
     """
 
     read: str | None
@@ -56,6 +57,7 @@ class Config(NamedTuple):
     fail_on: str | None = None
     follow: FollowOptions | None = None
     extract: "ExtractOptions | None" = None
+    export: str = ""
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()

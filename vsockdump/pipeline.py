@@ -23,7 +23,7 @@ from vsockdump.config import Config
 from vsockdump.events import Events
 from vsockdump.findings.rule import Severity
 from vsockdump.output.annotations import Annotations
-from vsockdump.output.capture_file import CaptureFile
+from vsockdump.output.capture_file import CaptureFile, Writer
 from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
 from vsockdump.output.findings import Findings, Overdue
@@ -115,7 +115,7 @@ def _wanted(config: Config) -> _Wanted:
 def _tracks(config: Config, wanted: "Filter | None") -> bool:
     """Whether anything of the run needs connections."""
     asked = wanted is not None and wanted.needs_tracking
-    judged = config.annotate or config.fail_on is not None
+    judged = config.annotate or bool(config.export) or config.fail_on is not None
     streams = config.follow is not None or config.extract is not None
     return asked or judged or streams or config.print_packets or bool(config.statistics)
 
@@ -271,11 +271,11 @@ class _Run:
         else:
             with closing(self._writer(config.write)) as writer:
                 status = self._read(writer)
+            for sentence in writer.remarks():
+                complain(sentence)
         self._progress.clear()
         status = self._end_follow() or status
         self._end_extraction()
-        for sentence in self._secrets.remarks() if self._secrets is not None else ():
-            complain(sentence)
         self._print_statistics()
         self._out.flush()
         if self._source.counts() is not None:
@@ -296,13 +296,20 @@ class _Run:
         """All that take batches for what is said at the end."""
         return self._statistics if self._judge is None else [*self._statistics, self._judge]
 
-    def _writer(self, path: str) -> CaptureFile:
-        rotation = self._config.rotation
-        ways = rotation.of(path) if rotation else None
-        notes = Annotations() if self._config.annotate else None
-        writer = CaptureFile(
-            path, self._source, ways, self._finished, comments=notes, secrets=self._secrets
-        )
+    def _writer(self, path: str) -> Writer:
+        config = self._config
+        ways = config.rotation.of(path) if config.rotation else None
+        to = path, self._source, ways, self._finished
+        writer: Writer
+        if config.export:
+            from vsockdump.export.export_file import ExportFile
+            from vsockdump.export.exporters import exporter_of
+
+            exporter = exporter_of(config.export, self._source, config.max_connections)
+            writer = ExportFile(*to, exporter, config.annotate, self._secrets)
+        else:
+            notes = Annotations() if config.annotate else None
+            writer = CaptureFile(*to, comments=notes, secrets=self._secrets)
         if self._source.live and writer.tick_s is not None:
             self._events.every(writer.tick_s, writer.tick)
         return writer
@@ -321,7 +328,7 @@ class _Run:
                     " -B KIB, or keep less of each packet with -s N."
                 )
 
-    def _read(self, writer: CaptureFile | None) -> int:
+    def _read(self, writer: Writer | None) -> int:
         """Take all batches; the exit status so far."""
         config = self._config
         if self._start.greeting:
@@ -389,7 +396,7 @@ class _Run:
         found = np.flatnonzero(self._filter.mask(batch))
         return batch if len(found) < left else batch.head(int(found[left - 1]) + 1)
 
-    def _take(self, batch: Batch, mask: Mask | None, writer: CaptureFile | None) -> None:
+    def _take(self, batch: Batch, mask: Mask | None, writer: Writer | None) -> None:
         if writer is not None:
             taken = writer.write(batch, None if mask is None else np.flatnonzero(mask))
             if taken < len(batch):

@@ -41,9 +41,10 @@ class Comments(Protocol):
 
 
 class Annotations:
-    """Names of connections, and findings."""
+    """Names of connections and, unless they are not wanted, findings."""
 
-    def __init__(self) -> None:
+    def __init__(self, findings: bool = True) -> None:
+        self._findings = findings
         self._named = NumberSet()
 
     def begin(self) -> None:
@@ -52,13 +53,22 @@ class Annotations:
 
     def of(self, batch: Batch, rows: Rows) -> dict[int, list[str]]:
         """The comments of some rows of a tracked batch."""
-        places = np.searchsorted(batch.rows["number"], rows["number"])
-        found = findings(batch)
+        return self.texts(batch, np.searchsorted(batch.rows["number"], rows["number"]))
+
+    def texts(self, batch: Batch, places: NDArray[np.intp]) -> dict[int, list[str]]:
+        """What is known of the rows of a tracked batch at `places`, by index into these.
+
+        Where a row comes more than once the first one has its findings.
+        """
+        found = _findings(batch) if self._findings else {}
         texts: dict[int, list[str]] = {}
         for index in self._first(tracked(batch)["conn"][places]):
             texts[index] = [connection_name(batch, int(places[index]))]
-        for index in np.flatnonzero(np.isin(places, list(found))).tolist():
-            texts.setdefault(index, []).extend(found[int(places[index])])
+        if found:
+            rows, first = np.unique(places, return_index=True)
+            for row, index in zip(rows.tolist(), first.tolist(), strict=True):
+                if row in found:
+                    texts.setdefault(index, []).extend(found[row])
         return dict(sorted(texts.items()))
 
     def _first(self, numbers: NDArray[np.uint64]) -> list[int]:
@@ -70,7 +80,7 @@ class Annotations:
         return places
 
 
-def findings(batch: Batch) -> dict[int, list[str]]:
+def _findings(batch: Batch) -> dict[int, list[str]]:
     """What is found in a tracked batch for the first time in a connection, by row."""
     found = {}
     for row, events in events_by_packet(batch):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vsockdump.batch import NO_TIME, PACKET_DTYPE, Batch, Layout, Rows
 from vsockdump.capture.pcapng import MAGIC
-from vsockdump.capture.source import Source
+from vsockdump.capture.source import Origin
 from vsockdump.output.annotations import Comments, with_comments
 from vsockdump.output.encoding import encoding_for, secrets_block
 from vsockdump.output.errors import OutputError
@@ -52,6 +52,34 @@ class Finished(Protocol):
         """Called now and then."""
 
 
+class Writer(Protocol):
+    """Takes packets, for one file or several."""
+
+    @property
+    def files(self) -> int:
+        """How many files there are."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no file is to follow."""
+
+    @property
+    def tick_s(self) -> float | None:
+        """How often a live capture is to call `tick`; None: it need not."""
+
+    def write(self, batch: Batch, chosen: NDArray[np.intp] | None = None) -> int:
+        """Write rows of a batch; returns how many rows of it were dealt with."""
+
+    def tick(self) -> None:
+        """Go to the next file if it is time to, although no packet came."""
+
+    def close(self) -> None:
+        """Finish the file."""
+
+    def remarks(self) -> list[str]:
+        """What has to be said of what was written, in sentences."""
+
+
 class CaptureFile:
     """A capture being written to `path` ("-" is stdout), from the packets of `source`.
 
@@ -70,7 +98,7 @@ class CaptureFile:
     def __init__(
         self,
         path: str,
-        source: Source,
+        source: Origin,
         rotation: Rotation | None = None,
         finished: Finished | None = None,
         clock: Callable[[], int] = time.time_ns,
@@ -154,6 +182,10 @@ class CaptureFile:
         self._finish()
         self.full = True
 
+    def remarks(self) -> list[str]:
+        """What has to be said of the secrets, in sentences."""
+        return [] if self._secrets is None else self._secrets.remarks()
+
     def _open_for(self, batch: Batch, rows: Rows) -> bool:
         """Open the first file, named after the first time; False while there is none."""
         times = rows["time_ns"][rows["time_ns"] != NO_TIME]
@@ -174,7 +206,7 @@ class CaptureFile:
         self._put(self._encoding.before(Batch(_NO_ROWS, memoryview(b""), Layout(), blocks)))
 
     def _open(self, path: str) -> None:
-        if self._source.format and path != STDOUT:
+        if self._source.now_ns() is None and path != STDOUT:
             source = "/dev/stdin" if self._source.name == "stdin" else self._source.name
             if os.path.isfile(path) and os.path.exists(source) and os.path.samefile(path, source):
                 raise OutputError(f"{path} is the file being read; write to another one.")

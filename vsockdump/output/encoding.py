@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vsockdump.batch import Batch, Layout, Rows
 from vsockdump.capture import pcap, pcapng
 from vsockdump.capture.interface import MICROSECOND, NANOSECOND, Interface
-from vsockdump.capture.source import Counts, Source
+from vsockdump.capture.source import Counts, Origin
 from vsockdump.output.errors import OutputError
 from vsockdump.output.packet_records import PCAP_AROUND, PCAPNG_AROUND, Form, RecordWriter
 from vsockdump.output.secrets import Secret
@@ -61,7 +61,7 @@ class Encoding(Protocol):
         """What stands at the end of a file of a capture that the kernel counts in."""
 
 
-def encoding_for(form: str, source: Source, name: str, rotates: bool) -> Encoding:
+def encoding_for(form: str, source: Origin, name: str, rotates: bool) -> Encoding:
     """The encoding of `source` as "pcap" or "pcapng"; `name` is the file's in errors.
 
     `rotates` says that there may be several files.
@@ -110,7 +110,7 @@ class _Copy:
 class _PcapCopy(_Copy):
     """pcap from pcap."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Origin) -> None:
         super().__init__()
         self._header = source.header
 
@@ -155,7 +155,7 @@ class _PcapngCopy(_Copy):
 class _Pcap:
     """pcap from something else; comments and options cannot be kept."""
 
-    def __init__(self, source: Source, name: str) -> None:
+    def __init__(self, source: Origin, name: str) -> None:
         self._source = source
         self._name = name
         self._writer = RecordWriter(Form.PCAP)
@@ -199,7 +199,7 @@ class _Pcap:
 class _Pcapng:
     """pcapng from pcap or from a ring: a section, its interfaces, enhanced packet blocks."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Origin) -> None:
         self._source = source
         self._writer = RecordWriter(Form.PCAPNG)
         self._described = 0  # interfaces in the present file
