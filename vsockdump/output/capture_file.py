@@ -9,7 +9,7 @@ record_file.py, names and limits in rotation.py; here is the order of events.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -231,19 +231,27 @@ class CaptureFile:
     def _put_rows(self, batch: Batch, rows: Rows) -> int:
         layout = self._encoding.layout(batch)
         self._put_secrets(layout)
-        start = 0
         comments = self._comments.of(batch, rows) if self._comments is not None else {}
-        for row, texts in comments.items():
-            for records in self._encoding.records(batch, rows[start:row]):
+        if comments:
+            self._send(b"".join(self._commented(batch, rows, comments)), layout)
+        else:
+            for records in self._encoding.records(batch, rows):
                 self._send(records, layout)
-            for records in self._encoding.records(batch, rows[row : row + 1]):
-                self._send(with_comments(bytes(records), texts, layout.big_endian), layout)
-            start = row + 1
-        for records in self._encoding.records(batch, rows[start:]):
-            self._send(records, layout)
         self.packets += len(rows)
         self._held += len(rows)
         return len(rows)
+
+    def _commented(
+        self, batch: Batch, rows: Rows, comments: dict[int, list[str]]
+    ) -> Iterator[bytes]:
+        """The records of rows, of which some get comments."""
+        big_endian, start = self._encoding.layout(batch).big_endian, 0
+        for row, texts in comments.items():
+            yield from map(bytes, self._encoding.records(batch, rows[start:row]))
+            for records in self._encoding.records(batch, rows[row : row + 1]):
+                yield with_comments(bytes(records), texts, big_endian)
+            start = row + 1
+        yield from map(bytes, self._encoding.records(batch, rows[start:]))
 
     def _put_secrets(self, layout: Layout) -> None:
         """Write the secrets that the present section has not yet."""
