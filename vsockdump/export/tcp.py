@@ -113,10 +113,11 @@ class TcpExport:
         """Where packets were captured, counted from 0 in order of appearance."""
         taps = np.array([place.tap for place in self._source.interfaces] or [0], np.uint64)
         keys = taps[rows["interface"]] << np.uint64(32) | rows["ifindex"]
-        unique, inverse = np.unique(keys, return_inverse=True)
-        places = [self._places.setdefault(key, len(self._places)) for key in unique.tolist()]
-        numbers: NDArray[np.uint64] = np.array(places, np.uint64)[inverse] & np.uint64(0xFFFF)
-        return numbers
+        unique, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        for key in unique[np.argsort(first)].tolist():
+            self._places.setdefault(key, len(self._places))
+        places = np.array([self._places[key] for key in unique.tolist()], np.uint64)
+        return places[inverse] & np.uint64(0xFFFF)
 
     # --- packets -------------------------------------------------------------------------------
 

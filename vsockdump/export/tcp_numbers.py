@@ -44,11 +44,10 @@ _NEW: Final = np.array((1, 0, 0, 0, 0, 0, False, False), _FLOW_DTYPE)
 
 _GAP: Final = int(Kind.GAP)
 _SYN: Final = int(Kind.SYN)
-_SYN_ACK: Final = int(Kind.SYN_ACK)
+_OPENING: Final = (_SYN, int(Kind.SYN_ACK))
 _ACK: Final = int(Kind.ACK)
 _DATA: Final = int(Kind.DATA)
 _FIN: Final = int(Kind.FIN)
-_DATAGRAM: Final = int(Kind.DATAGRAM)
 _GRANTED: Final = int(Known.GRANTED)
 
 _MOST_SHIFT: Final = 14  # RFC 7323
@@ -74,8 +73,8 @@ class Numbers:
 
     def of(self, steps: Rows, batch: Batch, wanted: Mask) -> tuple[Rows, Rows]:
         """The steps that make a packet, of the batch's rows that are `wanted`; their numbers."""
-        self._keep_first(steps, _SYN_ACK, "begun")
-        self._keep_first(steps, _FIN, "fin")
+        self._keep_first(steps, _OPENING, "begun")
+        self._keep_first(steps, (_FIN,), "fin")
         numbers = np.zeros(len(steps), NUMBER_DTYPE)
         self._place(steps, numbers)
         credit = self._credit(steps, batch)
@@ -86,13 +85,13 @@ class Numbers:
         told = self._says_something(steps, numbers)
         return steps[told], numbers[told]
 
-    def _keep_first(self, steps: Rows, kind: int, mark: str) -> None:
-        """Only the first of a kind is one in a flow; of the others an ACK is left."""
-        at = np.flatnonzero(steps["kind"] == kind)
+    def _keep_first(self, steps: Rows, kinds: tuple[int, ...], mark: str) -> None:
+        """Only the first of some kinds is one in a flow; of the others an ACK is left."""
+        at = np.flatnonzero(np.isin(steps["kind"], kinds))
         flows, first = np.unique(steps["flow"][at], return_index=True)
-        new = first[self._flows[mark][flows] == 0]
-        steps["kind"][at] = _ACK
-        steps["kind"][at[new]] = kind
+        later = np.ones(len(at), np.bool_)
+        later[first[self._flows[mark][flows] == 0]] = False
+        steps["kind"][at[later]] = _ACK
 
     def _place(self, steps: Rows, numbers: Rows) -> None:
         """Positions of the packets and of what they acknowledge."""
@@ -107,7 +106,7 @@ class Numbers:
         peer = np.maximum(peer, self._latest("fin", flows, finishing, fins, flows ^ _PEER))
         numbers["seq"] = np.where(kinds == _DATA, steps["offset"] + np.uint64(1), own)
         numbers["ack"] = peer
-        opening = (kinds == _SYN) | (kinds == _SYN_ACK)
+        opening = np.isin(kinds, _OPENING)
         numbers["seq"][opening] = 0
         numbers["ack"][kinds == _SYN] = 0
         self._flows["end"][flows[moving]] = ends  # of equal flows the last one counts
@@ -145,7 +144,7 @@ class Numbers:
     def _scale(self, steps: Rows, numbers: Rows, batch: Batch) -> None:
         """What SYNs say of windows: both sides have to say it, so only a SYN-ACK to a SYN does."""
         kinds = steps["kind"]
-        for kind in (_SYN, _SYN_ACK):
+        for kind in _OPENING:
             at = np.flatnonzero(kinds == kind)
             flows = steps["flow"][at]
             sizes = batch.rows["virtio"]["buf_alloc"][steps["row"][at]]
@@ -158,7 +157,7 @@ class Numbers:
     def _fill_windows(self, steps: Rows, numbers: Rows, credit: NDArray[np.uint64]) -> None:
         """The credit as windows, rounded up: an empty one means that there is none."""
         shift = self._flows["shift"][steps["flow"]].astype(np.uint64)
-        shift[np.isin(steps["kind"], (_SYN, _SYN_ACK))] = 0
+        shift[np.isin(steps["kind"], _OPENING)] = 0
         units = (credit + (np.uint64(1) << shift) - np.uint64(1)) >> shift
         numbers["window"] = np.minimum(units, _MOST_WINDOW)
 
