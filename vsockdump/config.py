@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vsockdump.apps.dialogues import DialogueOptions
 from vsockdump.output.follow import FollowOptions
 from vsockdump.output.rotation import RingBuffer, Savefiles
 from vsockdump.output.text import TextOptions
@@ -35,7 +36,8 @@ class Config(NamedTuple):
     and findings into it as comments, `key_log` the TLS secrets of a file.  `fail_on` is the least
     severity of a finding with which the run fails.  `follow` shows the dialogue of a connection,
     `extract` writes streams to files; `export` names what packets become when they are written,
-    "" leaves them as they are.
+    "" leaves them as they are.  `apps` says how application protocols are decoded, None: not at
+    all.
     """
 
     read: str | None
@@ -58,6 +60,7 @@ class Config(NamedTuple):
     follow: FollowOptions | None = None
     extract: "ExtractOptions | None" = None
     export: str = ""
+    apps: DialogueOptions | None = None
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()
