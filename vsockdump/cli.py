@@ -197,6 +197,7 @@ def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         # Packets that are only written need not be tracked; see pipeline.
         tracked = arguments.statistics or arguments.print_packets
         tracked = tracked or arguments.follow or arguments.extract
+        tracked = tracked or arguments.annotate or arguments.export
         only_written = arguments.write and not tracked
         keep_state = None if only_written else True
         lines = explanation(text, arguments.print_program, keep_state)
@@ -272,8 +273,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--export",
-        choices=("tcp",),
-        help="with -w: write connections as TCP over IPv6, for programs that do not know vsock",
+        choices=("tcp", "mixed", "ethernet"),
+        help="with -w: write what programs without a plugin understand: connections as TCP over"
+        " IPv6, or the packets with application messages or tunnelled Ethernet frames behind them",
     )
     add("-U", action="store_true", help="as in tcpdump; here -w never keeps packets back")
     files = parser.add_argument_group("several files (with -w)")
@@ -625,6 +627,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         dump = Kind.ASCII_DUMP
     colour = _colour(arguments.color)
     apps = _apps(parser, arguments)
+    if arguments.export in ("mixed", "ethernet") and apps is None:
+        parser.error(f"--export {arguments.export} needs what --decode none leaves out")
     return Config(
         read=arguments.read,
         write=arguments.write,

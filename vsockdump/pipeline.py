@@ -343,7 +343,8 @@ class _Run:
             from vsockdump.export.export_file import ExportFile
             from vsockdump.export.exporters import exporter_of
 
-            exporter = exporter_of(config.export, self._source, config.max_connections)
+            limit = config.max_connections
+            exporter = exporter_of(config.export, self._source, limit, config.apps)
             writer = ExportFile(*to, exporter, config.annotate, self._written.secrets)
         else:
             notes = Annotations() if config.annotate else None

@@ -7,6 +7,8 @@ their own here.
 Rules for editors: nothing of a packet's contents here, that is the exporters'.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +20,7 @@ from vsockdump.capture.source import Counts, Origin
 from vsockdump.output.annotations import Annotations
 from vsockdump.output.capture_file import CaptureFile, Finished
 from vsockdump.output.rotation import Rotation
-from vsockdump.output.secrets import Secrets
+from vsockdump.output.secrets import Secrets, secrets_in
 
 Indices = NDArray[np.intp]
 
@@ -26,11 +28,13 @@ Indices = NDArray[np.intp]
 class Exported(NamedTuple):
     """A batch of made packets.
 
-    `origins` are the rows of the tracked batch that they were made from, in order.
+    `origins` are the rows of the tracked batch that they were made from, in order; `texts` what
+    is to be said of some of them, by index.
     """
 
     batch: Batch
     origins: Indices
+    texts: Mapping[int, list[str]] = MappingProxyType({})
 
 
 class Exporter(Protocol):
@@ -54,7 +58,7 @@ class ExportFile:
     """The packets of an exporter, written to `path`; as CaptureFile otherwise.
 
     The first packet of each connection has its name as a comment; with `annotate` findings are
-    comments as well.
+    comments as well.  Secrets that the source has are kept.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class ExportFile:
         secrets: Secrets | None = None,
     ) -> None:
         self._exporter = exporter
+        self._secrets = secrets or Secrets()
         self._comments = _Comments(annotate)
         self._file = CaptureFile(
             path,
@@ -75,7 +80,7 @@ class ExportFile:
             rotation,
             finished,
             comments=self._comments,
-            secrets=secrets,
+            secrets=self._secrets,
         )
 
     @property
@@ -101,6 +106,8 @@ class ExportFile:
         """Write what becomes of a tracked batch; returns how many rows were dealt with."""
         if self.full:
             return 0
+        for secret in secrets_in(batch):
+            self._secrets.add(secret)
         made = self._comments.made = self._exporter.export(batch, chosen)
         self._comments.batch = batch
         taken = self._file.write(made.batch)
@@ -152,4 +159,7 @@ class _Comments:
         assert self.batch is not None
         assert self.made is not None
         places = np.searchsorted(batch.rows["number"], rows["number"])
-        return self._annotations.texts(self.batch, self.made.origins[places])
+        texts = self._annotations.texts(self.batch, self.made.origins[places])
+        for index in np.flatnonzero(np.isin(places, list(self.made.texts))).tolist():
+            texts.setdefault(index, []).extend(self.made.texts[int(places[index])])
+        return dict(sorted(texts.items()))

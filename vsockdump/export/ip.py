@@ -30,7 +30,7 @@ _MOST: Final = 65535  # bytes behind the IPv6 header, unless it is a jumbogram
 _FIRST_DYNAMIC: Final = 49152  # of the ports that belong to no service
 _DYNAMIC: Final = 16384
 
-_END: Final = [("prefix", ">u2"), ("place", ">u2"), ("cid", ">u8"), ("port", ">u4")]
+_END: Final = np.dtype([("prefix", ">u2"), ("place", ">u2"), ("cid", ">u8"), ("port", ">u4")])
 _IP_DTYPE: Final = np.dtype(
     [
         ("version", ">u4"),  # and the flow label
@@ -93,6 +93,11 @@ def port16(ports: NDArray[np.uint32]) -> NDArray[np.uint32]:
     fit = (ports > 0) & (ports < 65536)
     mapped: NDArray[np.uint32] = np.where(fit, ports, _FIRST_DYNAMIC + ports % _DYNAMIC)
     return mapped
+
+
+def address(place: int, cid: int, port: int) -> bytes:
+    """The address of an endpoint."""
+    return np.array((_PREFIX, place, cid, port), _END).tobytes()
 
 
 def syn_options(shift: int | None) -> bytes:

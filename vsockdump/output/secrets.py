@@ -11,12 +11,17 @@ Rules for editors: a secret never gets into a message; a line is named by its nu
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
+
+from vsockdump.batch import Batch
+from vsockdump.capture.pcapng import DECRYPTION_SECRETS
 
 TLS_KEY_LOG: Final = 0x544C534B
 MOST: Final = 16 << 20  # bytes of secrets
 
+_DATA_AT: Final = 16  # in a Decryption Secrets Block
 _AT_ONCE: Final = 1 << 20
 _LONGEST: Final = 4096  # bytes of a line
 _SECRET: Final = re.compile(
@@ -82,6 +87,16 @@ class Secrets:
                 " are not kept."
             )
         return found
+
+
+def secrets_in(batch: Batch) -> Iterator[Secret]:
+    """The secrets that stand in a pcapng file before the packets of a batch."""
+    sign = ">" if batch.layout.big_endian else "<"
+    for block in batch.blocks:
+        kind, size = struct.unpack_from(sign + "II", block)
+        if kind == DECRYPTION_SECRETS and size >= _DATA_AT + 4:
+            what, length = struct.unpack_from(sign + "II", block, 8)
+            yield Secret(what, block[_DATA_AT : min(_DATA_AT + length, size - 4)])
 
 
 class _KeyLog:
