@@ -1,5 +1,6 @@
 """--export tcp: what Wireshark, and a reader of RFCs, make of the packets."""
 
+import ssl
 import subprocess
 from collections import defaultdict
 from itertools import pairwise
@@ -7,11 +8,22 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from blocks import enhanced, interface, section
+from blocks import enhanced, interface, secrets, section
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import ALL_CAPTURES, CAPTURES, PROGRAM, environment, lines, run, run_bytes, tool
+from running import (
+    ALL_CAPTURES,
+    CAPTURES,
+    PROGRAM,
+    environment,
+    lines,
+    packets_of,
+    run,
+    run_bytes,
+    tool,
+)
 from scenario import Packet, parse, pattern
+from secrecy import secret_talk
 from segments import (
     Line,
     Made,
@@ -25,6 +37,7 @@ from segments import (
     streams,
 )
 from simulator import Captured, Repeat, pcap_bytes, random_traffic
+from talking import talk_capture
 from test_reassembly import all_of, sent
 from tracking import batches_of
 
@@ -716,3 +729,31 @@ def test_damaged_traffic_is_exported(seed: int, dice: Random) -> None:
             frame[dice.randrange(len(frame))] = dice.randrange(256)
         packets += [seen._replace(frame=bytes(frame))] * dice.choice([0, 1, 1, 1, 2])
     assert export_in_batches(packets, 7) == export_in_batches(packets, ROWS)
+
+
+# --- secrets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_secrets_open_what_is_inside_tls(version: ssl.TLSVersion, tmp_path: Path) -> None:
+    """tshark sees the request with --keylog, and only with it; a copy of the export keeps it."""
+    talk = secret_talk(tmp_path, version)
+    capture = talk_capture(talk.turns, port=8443)
+    closed, opened = tmp_path / "closed.pcapng", tmp_path / "opened.pcapng"
+    closed.write_bytes(export(capture))
+    opened.write_bytes(export(capture, "--keylog", str(talk.keys)))
+    assert [] == shown(closed, "http.request.uri", chosen="http")
+    assert [["/secret", ""], ["", "200"]] == shown(
+        opened, "http.request.uri", "http.response.code", chosen="http"
+    )
+
+
+def test_secrets_of_the_source_are_kept(tmp_path: Path) -> None:
+    """In the byte order of the export."""
+    talk = secret_talk(tmp_path)
+    packets = packets_of(talk_capture(talk.turns, port=8443))
+    blocks = [enhanced(">", packet.data, packet.time_ns // 1000) for packet in packets]
+    secret = secrets(">", talk.keys.read_bytes())
+    opened = tmp_path / "opened.pcapng"
+    opened.write_bytes(export(section(">") + interface(">") + secret + b"".join(blocks)))
+    assert [["/secret"]] == shown(opened, "http.request.uri", chosen="http.request")
