@@ -49,22 +49,25 @@ _DISSECTORS: Final[Mapping[str, bytes]] = {
     "http": _tag(_DISSECTOR, b"http"),
     "http2": _tag(_DISSECTOR, b"http2"),
     "nbd": _tag(_HEURISTIC, b"nbd_tcp"),
-    "ssh": _tag(_DISSECTOR, b"ssh"),
+    "ssh": _tag(_TABLE, b"tcp.port") + _tag(_TABLE_VALUE, _u32(22)),  # by it SSH tells the sides
     "tls": _tag(_DISSECTOR, b"tls"),
     "websocket": _tag(_DISSECTOR, b"websocket"),
 }
 _JSON: Final = _tag(_DISSECTOR, b"json")
 _BYTES: Final = _tag(_DISSECTOR, b"data")
 _WITH_JSON: Final = frozenset({"json", "qga", "varlink"})
-_JSON_BEGINS: Final = (b"{", b"[")
+_AROUND_JSON: Final = (
+    b"\xff\0\r\n\t "  # what separates texts, of which the dissector is to see none
+)
 
 
-def _dissector(said: Said) -> bytes:
-    """Who is to take a message apart; what belongs to nobody is shown as bytes."""
+def _dissector(said: Said) -> tuple[bytes, bytes]:
+    """Who is to take a message apart, and the message; what belongs to nobody is shown as bytes."""
     name = said.message.protocol
-    if name in _WITH_JSON and said.data.startswith(_JSON_BEGINS):
-        return _JSON
-    return _DISSECTORS.get(name, _BYTES)
+    text = said.data.strip(_AROUND_JSON) if name in _WITH_JSON else b""
+    if text[:1] in (b"{", b"["):
+        return _JSON, text
+    return _DISSECTORS.get(name, _BYTES), said.data
 
 
 class Pdus:
@@ -84,7 +87,8 @@ class Pdus:
             return None
         if not said.data:
             return None
-        data = b"".join(_tags(said, place)) + said.data
+        dissector, content = _dissector(said)
+        data = dissector + b"".join(_tags(said, place)) + content
         self._cut += len(data) > MOST
         return Packet(data[:MOST], len(data), short(said))
 
@@ -105,8 +109,7 @@ class Pdus:
 
 
 def _tags(said: Said, place: Place) -> Iterator[bytes]:
-    """What stands before a message."""
-    yield _dissector(said)
+    """What stands before a message, besides its dissector."""
     yield _tag(_COLUMN, said.message.protocol.upper().encode())
     for tag, end in ((_IPV6_SRC, place.src), (_IPV6_DST, place.dst)):
         yield _tag(tag, ip.address(0, end.cid, end.port))
