@@ -2,11 +2,15 @@
 
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from blocks import enhanced, interface, secrets, section
-from reading import read_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reading import memory_file, read_file
 from running import ALL_CAPTURES, CAPTURES, packets_of, run
 from secrecy import secret_talk
 from segments import Made, export, link_types, made
@@ -14,8 +18,15 @@ from talking import Cut, Turn, talk_capture
 from test_export_tcp import shown
 
 from vsockdump.apps.byte_stream import ByteStream
+from vsockdump.apps.dialogues import DialogueOptions
 from vsockdump.apps.protocol import Context, Opening
-from vsockdump.export.pdu import MOST, TlsRecords
+from vsockdump.capture.reader import ROWS, FileReader
+from vsockdump.export.ethernet import Frames
+from vsockdump.export.export_file import Exported
+from vsockdump.export.layered import Layer, LayeredExport
+from vsockdump.export.pdu import MOST, Pdus, TlsRecords
+from vsockdump.track.store import DEFAULT_CAP
+from vsockdump.track.tracker import Tracker
 
 sys.path.append(str(Path(__file__).with_name("apps")))
 from samples import SAMPLES
@@ -152,6 +163,17 @@ def test_a_frame_that_was_cut_stays_cut() -> None:
     assert frame.wirelen - 4 == len(frame.data)
 
 
+def test_what_is_recognised_late_comes_last(tmp_path: Path) -> None:
+    """The messages of a connection that nothing ends, and whose first bytes say too little."""
+    capture = talk_capture(SAMPLES["framed"])
+    packets = made(export(capture, kind="mixed"))
+    assert [0, 0, 0, 0, 1, 1, 1] == [packet.interface for packet in packets]
+    assert ["#1 host:49152 > guest 3:1024, packet 3: framed 01 02 ff 7 B"] == packets[4].comments
+    assert packets[2].time_ns == packets[4].time_ns
+    chosen = made(export(capture, "op request", kind="mixed"))
+    assert [0, 1, 1, 1] == [packet.interface for packet in chosen]
+
+
 @layers
 def test_nothing_to_add_is_said(kind: str, tmp_path: Path) -> None:
     """The file has the frames all the same."""
@@ -203,3 +225,57 @@ def test_wrong_usage(arguments: list[str], status: int) -> None:
     """One sentence."""
     result = run("-r", CAPTURES / "k612_http.pcap", *arguments)
     assert (status, "", 1) == (result.status, result.out, result.err.count("\n"))
+
+
+def layered(capture: bytes, layer: Layer, rows: int) -> list[tuple[int, bytes, int]]:
+    """Interface, bytes and length of each packet of an export, read by so many rows."""
+    tracker = Tracker()
+    found: list[tuple[int, bytes, int]] = []
+    with memory_file(capture) as path, closing(FileReader(path, rows=rows)) as reader:
+        exporter = LayeredExport(reader, DEFAULT_CAP, layer)
+        for batch in reader.batches():
+            made = exporter.export(tracker.track(batch), None)
+            found += _plain(made)
+        late = exporter.end()
+        found += _plain(late) if late is not None else []
+    return found
+
+
+def _plain(made: Exported) -> Iterator[tuple[int, bytes, int]]:
+    for row in made.batch.rows:
+        at, size = int(row["packet_at"]), int(row["caplen"])
+        data = bytes(made.batch.buffer[at : at + size])
+        yield int(row["interface"]), data, int(row["wirelen"])
+
+
+def _sizes(found: list[tuple[int, bytes, int]]) -> list[tuple[int, int]]:
+    """Interfaces and lengths, in an order that batches do not change."""
+    return sorted((place, size) for place, _data, size in found)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    name=st.sampled_from(sorted(SAMPLES)),
+    rows=st.integers(1, 5),
+    damage=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=3),
+)
+def test_damaged_talks_are_exported(name: str, rows: int, damage: list[tuple[int, int]]) -> None:
+    """Whatever is said: the frames stay as they are, and the same messages are found.
+
+    Which of the packets they follow depends on the batches, where a protocol is recognised late.
+    """
+    turns: list[Turn] = []
+    for side, data in SAMPLES[name] * 3:
+        assert isinstance(data, bytes)
+        changed = bytearray(data)
+        for at, value in damage:
+            if at < len(changed):
+                changed[at] = value
+        turns.append((side, bytes(changed)))
+    capture = talk_capture(turns)
+    for layer in (Pdus, Frames):
+        options = DialogueOptions({})
+        at_once, by_rows = (layered(capture, layer(options), size) for size in (ROWS, rows))
+        assert _sizes(at_once) == _sizes(by_rows)
+        frames = [data for place, data, _size in by_rows if place == 0]
+        assert [packet.data for packet in packets_of(capture)] == frames

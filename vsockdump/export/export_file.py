@@ -28,8 +28,8 @@ Indices = NDArray[np.intp]
 class Exported(NamedTuple):
     """A batch of made packets.
 
-    `origins` are the rows of the tracked batch that they were made from, in order; `texts` what
-    is to be said of some of them, by index.
+    `origins` are the rows of the tracked batch that they were made from, in order, none of
+    those that are made at the end; `texts` what is to be said of some of them, by index.
     """
 
     batch: Batch
@@ -49,6 +49,9 @@ class Exporter(Protocol):
 
         Called for every batch, since what is not chosen counts for what is.
         """
+
+    def end(self) -> Exported | None:
+        """What is known only when no batch is to follow."""
 
     def remarks(self) -> list[str]:
         """What has to be said of the export at the end, in sentences."""
@@ -108,13 +111,17 @@ class ExportFile:
             return 0
         for secret in secrets_in(batch):
             self._secrets.add(secret)
-        made = self._comments.made = self._exporter.export(batch, chosen)
-        self._comments.batch = batch
+        made = self._exporter.export(batch, chosen)
+        self._comments.take(batch, made)
         taken = self._file.write(made.batch)
         return len(batch) if taken == len(made.batch) else int(made.origins[taken])
 
     def close(self) -> None:
         """Finish the file."""
+        made = None if self.full else self._exporter.end()
+        if made is not None:
+            self._comments.take(None, made)
+            self._file.write(made.batch)
         self._file.close()
 
     def remarks(self) -> list[str]:
@@ -149,17 +156,22 @@ class _Comments:
 
     def __init__(self, annotate: bool) -> None:
         self._annotations = Annotations(findings=annotate)
-        self.batch: Batch | None = None
-        self.made: Exported | None = None
+        self._batch: Batch | None = None
+        self._made: Exported | None = None
+
+    def take(self, batch: Batch | None, made: Exported) -> None:
+        """What was made of a batch, or (None) at the end, is written next."""
+        self._batch, self._made = batch, made
 
     def begin(self) -> None:
         self._annotations.begin()
 
     def of(self, batch: Batch, rows: Rows) -> dict[int, list[str]]:
-        assert self.batch is not None
-        assert self.made is not None
+        assert self._made is not None
         places = np.searchsorted(batch.rows["number"], rows["number"])
-        texts = self._annotations.texts(self.batch, self.made.origins[places])
-        for index in np.flatnonzero(np.isin(places, list(self.made.texts))).tolist():
-            texts.setdefault(index, []).extend(self.made.texts[int(places[index])])
+        texts: dict[int, list[str]] = {}
+        if self._batch is not None:
+            texts = self._annotations.texts(self._batch, self._made.origins[places])
+        for index in np.flatnonzero(np.isin(places, list(self._made.texts))).tolist():
+            texts.setdefault(index, []).extend(self._made.texts[int(places[index])])
         return dict(sorted(texts.items()))

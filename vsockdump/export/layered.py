@@ -6,7 +6,7 @@ second that of the layer, and if the capture has more they follow.
 Rules for editors: a layer makes packets of messages and knows nothing of where they stand.
 """
 
-from operator import itemgetter
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -17,8 +17,10 @@ from vsockdump.apps.message import Said
 from vsockdump.batch import PACKET_DTYPE, Batch, Layout, Rows
 from vsockdump.capture.interface import NANOSECOND, Interface
 from vsockdump.capture.source import Origin
-from vsockdump.columns import ends_in, said_by_row
+from vsockdump.columns import said_by_row, tracked
+from vsockdump.export.ends import Ends
 from vsockdump.export.export_file import Exported, Indices
+from vsockdump.output.number_set import NumberSet
 
 
 class Packet(NamedTuple):
@@ -61,7 +63,10 @@ class LayeredExport:
     def __init__(self, source: Origin, most: int, layer: Layer) -> None:
         self._source = source
         self._layer = layer
+        self._most = most
         self._dialogues = Dialogues(layer.options, most)
+        self._ends = Ends(source)
+        self._chosen = NumberSet()  # connections with a packet that was chosen
         self._packets = self._made = 0
 
     @property
@@ -82,55 +87,89 @@ class LayeredExport:
         """The rows `chosen` of a tracked batch, each followed by its packets of the layer."""
         chosen = np.arange(len(batch)) if chosen is None else chosen
         after, packets = self._of_layer(batch, chosen)
-        self._made += len(packets)
         raw = batch.rows[chosen]
         raw["interface"] += raw["interface"] > 0  # the layer's is in between
-        made = np.zeros(len(packets), PACKET_DTYPE)
-        made["interface"] = 1
+        made = _rows_of(packets)
         made["time_ns"] = raw["time_ns"][after]
-        made["caplen"] = [len(packet.data) for packet in packets]
-        made["wirelen"] = [packet.size for packet in packets]
-        buffer = batch.buffer
-        if packets:
-            buffer = _put_together(raw, made, packets, buffer)
+        buffer = _put_together(raw, made, packets, batch.buffer) if packets else batch.buffer
         behind = np.array(after, np.intp) + 1
         rows = np.insert(raw, behind, made)
+        at = behind + np.arange(len(packets))  # where the layer's packets stand among all
+        origins = np.insert(chosen, behind, chosen[after])
+        return self._exported(rows, buffer, origins, at.tolist(), packets)
+
+    def end(self) -> Exported | None:
+        """The packets of what was recognised too late for its batch."""
+        packets, times = [], []
+        for said in self._dialogues.finish():
+            packet = self._packet(said, self._packets)
+            if packet is not None and said.conn in self._chosen:
+                packets.append(packet)
+                times.append(said.time_ns)
+        if not packets:
+            return None
+        rows = _rows_of(packets)
+        rows["time_ns"] = times
+        nothing = np.zeros(0, PACKET_DTYPE)
+        buffer = _put_together(nothing, rows, packets, memoryview(b""))
+        return self._exported(rows, buffer, np.zeros(0, np.intp), range(len(rows)), packets)
+
+    def _exported(
+        self,
+        rows: Rows,
+        buffer: memoryview,
+        origins: Indices,
+        at: Iterable[int],
+        packets: list[Packet],
+    ) -> Exported:
+        """Rows with their numbers; `at` is where the layer's packets are among them."""
         rows["number"] = np.arange(self._packets + 1, self._packets + 1 + len(rows))
         self._packets += len(rows)
-        at = behind + np.arange(len(packets))  # where the layer's packets stand among all
-        texts = {row: [packet.text] for row, packet in zip(at.tolist(), packets, strict=True)}
-        origins = np.insert(chosen, behind, chosen[after])
+        self._made += len(packets)
+        texts = {row: [packet.text] for row, packet in zip(at, packets, strict=True)}
         return Exported(Batch(rows, buffer, Layout(pcapng=True)), origins, texts)
 
     def _of_layer(self, batch: Batch, chosen: Indices) -> tuple[list[int], list[Packet]]:
         """The layer's packets, and the indices in `chosen` of the rows that they follow."""
+        numbers = tracked(batch)["conn"]
+        self._chosen.add(numbers[chosen])
+        self._ends.meet(batch, np.flatnonzero((numbers != 0) & (numbers <= self._most)))
         # What others of this run were told of the batch is theirs.
         batch = batch.head(len(batch))
         self._dialogues.add(batch)
         index_of = {row: index for index, row in enumerate(chosen.tolist())}
         after: list[int] = []
         packets: list[Packet] = []
-        for row, group in sorted(said_by_row(batch), key=itemgetter(0)):
+        for row, group in said_by_row(batch):
             if row not in index_of:
                 continue
             index = index_of[row]
             frame = self._packets + index + 1 + len(packets)
             for said in group:
-                packet = self._packet(said, batch, row, frame)
+                packet = self._packet(said, frame)
                 if packet is not None:
                     after.append(index)
                     packets.append(packet)
         return after, packets
 
-    def _packet(self, said: Said, batch: Batch, row: int, frame: int) -> Packet | None:
+    def _packet(self, said: Said, frame: int) -> Packet | None:
         """The packet of a message that the frame completes; its comment says where it is from."""
-        ends = ends_in(batch, row)
+        ends = self._ends.pair(said.conn)
         src, dst = ends[said.side], ends[1 - said.side]
         packet = self._layer.packet(said, Place(src, dst, frame))
         if packet is None:
             return None
         where = f"#{said.conn} {src} > {dst}, packet {said.packet}"
         return packet._replace(text=f"{where}: {packet.text}" if packet.text else where)
+
+
+def _rows_of(packets: list[Packet]) -> Rows:
+    """Rows of the layer's packets, without their places and times."""
+    rows = np.zeros(len(packets), PACKET_DTYPE)
+    rows["interface"] = 1
+    rows["caplen"] = [len(packet.data) for packet in packets]
+    rows["wirelen"] = [packet.size for packet in packets]
+    return rows
 
 
 def _put_together(raw: Rows, made: Rows, packets: list[Packet], buffer: memoryview) -> memoryview:

@@ -17,16 +17,12 @@ from vsockdump.capture.interface import NANOSECOND, Interface
 from vsockdump.capture.source import Origin
 from vsockdump.columns import foreign, tracked
 from vsockdump.export import ip
+from vsockdump.export.ends import Ends
 from vsockdump.export.export_file import Exported, Indices
 from vsockdump.export.tcp_numbers import Numbers
 from vsockdump.export.tcp_steps import Kind, steps_of
 from vsockdump.output.tables import counted
 from vsockdump.track.stream import Streams
-
-# By connection: place of capture, and context ids and ports of initiator and acceptor.
-_ENDS_DTYPE: Final = np.dtype(
-    [("known", "?"), ("place", "u2"), ("cid", "u8", 2), ("port", "u4", 2)]
-)
 
 _FLAGS: Final = np.zeros(len(Kind), np.uint8)
 _FLAGS[Kind.SYN] = ip.SYN
@@ -48,15 +44,17 @@ class TcpExport:
     """The connections of `source` up to number `most`."""
 
     def __init__(self, source: Origin, most: int) -> None:
-        self._source = source
         self._most = most
         self._streams = Streams(most)
         self._numbers = Numbers()
-        self._ends = np.zeros(1024, _ENDS_DTYPE)
-        self._places: dict[int, int] = {}
+        self._ends = Ends(source)
         self._packets = 0
         self._strays = 0
         self.interfaces = [Interface(ip.LINKTYPE_RAW, name="vsock-tcp", resolution=NANOSECOND)]
+
+    def end(self) -> Exported | None:
+        """Nothing is left."""
+        return None
 
     def remarks(self) -> list[str]:
         """What is not in the export."""
@@ -83,43 +81,10 @@ class TcpExport:
             wanted[chosen] = True
         self._strays += int(np.count_nonzero(wanted & (conns == 0) & ~foreign(batch)))
         known = (conns != 0) & (conns <= self._most)
-        self._meet(batch, np.flatnonzero(known))
+        self._numbers.make_room(self._ends.meet(batch, np.flatnonzero(known)))
         steps = steps_of(batch, self._streams.add(batch), known)
         steps, numbers = self._numbers.of(steps, batch, wanted)
         return Exported(self._packed(steps, numbers, batch), steps["row"].astype(np.intp))
-
-    # --- who speaks ----------------------------------------------------------------------------
-
-    def _meet(self, batch: Batch, places: Indices) -> None:
-        """Take note of the ends of connections that are new."""
-        conns, first = np.unique(tracked(batch)["conn"][places], return_index=True)
-        most = int(conns[-1]) if len(conns) else 0
-        while most >= len(self._ends):
-            self._ends = np.concatenate((self._ends, np.zeros_like(self._ends)))
-        self._numbers.make_room(most)
-        new = ~self._ends["known"][conns]
-        conns, places = conns[new], places[first[new]]
-        rows, side = batch.rows[places], tracked(batch)["side"][places].astype(np.intp)
-        ends = np.zeros(len(conns), _ENDS_DTYPE)
-        ends["known"] = True
-        ends["place"] = self._places_of(rows)
-        at = np.arange(len(conns))
-        for name in ("cid", "port"):
-            ends[name][at, side] = rows["virtio"][f"src_{name}"]
-            ends[name][at, 1 - side] = rows["virtio"][f"dst_{name}"]
-        self._ends[conns] = ends
-
-    def _places_of(self, rows: Rows) -> NDArray[np.uint64]:
-        """Where packets were captured, counted from 0 in order of appearance."""
-        taps = np.array([place.tap for place in self._source.interfaces] or [0], np.uint64)
-        keys = taps[rows["interface"]] << np.uint64(32) | rows["ifindex"]
-        unique, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        for key in unique[np.argsort(first)].tolist():
-            self._places.setdefault(key, len(self._places))
-        places = np.array([self._places[key] for key in unique.tolist()], np.uint64)
-        return places[inverse] & np.uint64(0xFFFF)
-
-    # --- packets -------------------------------------------------------------------------------
 
     def _packed(self, steps: Rows, numbers: Rows, batch: Batch) -> Batch:
         """The steps as packets."""
@@ -140,7 +105,7 @@ class TcpExport:
         """From where to where packets go, and the numbers of their connections."""
         conns = steps["flow"] >> _ONE
         side = (steps["flow"] & _ONE).astype(np.intp)
-        ends, at = self._ends[conns], np.arange(len(steps))
+        ends, at = self._ends.of(conns), np.arange(len(steps))
         cid, port = ends["cid"], ends["port"]
         columns = cid[at, side], port[at, side], cid[at, 1 - side], port[at, 1 - side]
         return ip.Ends(ends["place"], *columns), conns
