@@ -69,7 +69,7 @@ Payload = bytes | memoryview
 Integers = NDArray[np.int64]
 
 
-class Ends(NamedTuple):
+class Addresses(NamedTuple):
     """Sources and destinations as columns."""
 
     place: NDArray[np.uint16]
@@ -106,7 +106,7 @@ def syn_options(shift: int | None) -> bytes:
 
 
 def packets(
-    ends: Ends,
+    ends: Addresses,
     labels: NDArray[np.uint64],
     tcp: Rows,
     is_udp: Mask,
@@ -142,7 +142,9 @@ def packets(
     return Packets(memoryview(buffer), at, behind - at + caps, behind - at + sizes)
 
 
-def _ip_headers(ends: Ends, labels: NDArray[np.uint64], is_udp: Mask, lengths: Integers) -> Rows:
+def _ip_headers(
+    ends: Addresses, labels: NDArray[np.uint64], is_udp: Mask, lengths: Integers
+) -> Rows:
     headers = np.zeros(len(labels), _IP_DTYPE)
     headers["version"] = 6 << 28 | labels & 0xFFFFF
     headers["size"] = np.where(lengths > _MOST, 0, lengths)

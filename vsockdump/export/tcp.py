@@ -101,14 +101,14 @@ class TcpExport:
         rows["wirelen"] = packets.wirelen
         return Batch(rows, packets.buffer, Layout(pcapng=True))
 
-    def _between(self, steps: Rows) -> tuple[ip.Ends, NDArray[np.uint64]]:
+    def _between(self, steps: Rows) -> tuple[ip.Addresses, NDArray[np.uint64]]:
         """From where to where packets go, and the numbers of their connections."""
         conns = steps["flow"] >> _ONE
         side = (steps["flow"] & _ONE).astype(np.intp)
         ends, at = self._ends.of(conns), np.arange(len(steps))
         cid, port = ends["cid"], ends["port"]
         columns = cid[at, side], port[at, side], cid[at, 1 - side], port[at, 1 - side]
-        return ip.Ends(ends["place"], *columns), conns
+        return ip.Addresses(ends["place"], *columns), conns
 
 
 def _payloads(
