@@ -1,5 +1,6 @@
 """--export mixed and ethernet: what stands behind the frames, and what tshark makes of it."""
 
+import ssl
 import struct
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,28 @@ def test_wireshark_takes_messages_apart(tmp_path: Path) -> None:
     assert ["exported_pdu", "9P"] == seen["9p"]
     assert ["exported_pdu:json", "VARLINK/JSON"] == seen["varlink"]
     assert ["exported_pdu:data", "QGS"] == seen["qgs"]
+
+
+def test_http_comes_whole(tmp_path: Path) -> None:
+    """Also what was said in several packets; the answers know their requests."""
+    path = tmp_path / "export.pcapng"
+    path.write_bytes(export((CAPTURES / "k612_http.pcap").read_bytes(), kind="mixed"))
+    posts = shown(path, "http.content_length", chosen="http.request.method == POST")
+    assert [["30000"]] == posts
+    answers = shown(path, "http.response.code", "http.request_in", chosen="http.response")
+    assert ["200", "200", "404", "201"] == [code for code, _request in answers]
+    assert all(request for _code, request in answers)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_secrets_open_tls_messages(version: ssl.TLSVersion, tmp_path: Path) -> None:
+    """Each record is a message, which tshark decrypts with the secrets."""
+    talk = secret_talk(tmp_path, version)
+    path = tmp_path / "export.pcapng"
+    capture = talk_capture(talk.turns, port=8443)
+    path.write_bytes(export(capture, "--keylog", str(talk.keys), kind="mixed"))
+    names = ("frame.interface_id", "http.request.uri", "http.response.code")
+    assert [["1", "/secret", ""], ["1", "", "200"]] == shown(path, *names, chosen="http")
 
 
 def test_torn_and_large_messages(tmp_path: Path) -> None:
