@@ -19,6 +19,7 @@ RANKS = (
     ("fields",),
     ("filters",),
     ("output",),
+    ("export",),
     ("config", "library", "extcap", "verify"),
     ("events", "wireshark"),
     ("pipeline",),
