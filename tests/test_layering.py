@@ -20,6 +20,7 @@ RANKS = (
     ("filters",),
     ("output",),
     ("config", "library"),
+    ("tui",),
     ("events",),
     ("pipeline",),
     ("cli",),

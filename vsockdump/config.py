@@ -24,6 +24,12 @@ class LiveOptions(NamedTuple):
     duration: float = 0
 
 
+class TuiOptions(NamedTuple):
+    """The terminal program: `max_copy` is the most bytes of the copy of a capture."""
+
+    max_copy: int = 4 << 30
+
+
 class Config(NamedTuple):
     """One run.  `read` and `write` are paths, "-" for stdin and stdout.
 
@@ -33,7 +39,8 @@ class Config(NamedTuple):
     of a filter, "" lets all packets through.  `rotation` makes several files of what is
     written, each of which the command `postrotate` gets; `annotate` writes findings into it as
     comments.  `fail_on` is the least severity of a finding with which the run fails.  `follow`
-    shows the dialogue of a connection, `extract` writes streams to files.
+    shows the dialogue of a connection, `extract` writes streams to files.  `tui` asks for the
+    terminal program, for which `filter` is the first one of many.
     """
 
     read: str | None
@@ -58,3 +65,4 @@ class Config(NamedTuple):
     colour: bool = False
     live: LiveOptions = LiveOptions()
     user: str | None = None
+    tui: TuiOptions | None = None

@@ -18,9 +18,9 @@ from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.interface import InterfaceTable
 from vsockdump.capture.scan import Scanner
 from vsockdump.capture.source import Source
+from vsockdump.track.store import EVENT_DTYPE, STALL_DTYPE
 from vsockdump.tui.model.index import Index
 from vsockdump.tui.model.records import Records
-from vsockdump.track.store import EVENT_DTYPE, STALL_DTYPE
 
 AT_ONCE: Final = 16384  # packets
 _BYTES_AT_ONCE: Final = 8 << 20  # of records; one record may be longer

@@ -81,7 +81,8 @@ class Taker(Protocol):
 class Capture:
     """One source and all that is known of its packets.
 
-    `start` begins to read; `close` ends everything and gives back disk and source.
+    `start` begins to read; `close` ends everything and gives back the disk.  The source is
+    closed by whoever opened it.
     """
 
     def __init__(
@@ -116,13 +117,12 @@ class Capture:
         self.source.stop()
 
     def close(self) -> None:
-        """End the capture and give everything back; nothing may be asked after that."""
+        """End the capture and give its files back; nothing may be asked after that."""
         self.stop()
         if self._thread.ident is not None:
             self._thread.join()
         self.index.close()
         self.records.close()
-        self.source.close()
 
     def _run(self) -> None:
         try:

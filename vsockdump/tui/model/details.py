@@ -8,7 +8,6 @@ that the hex dump can show them, and the node of a byte can be found.
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-
 from vsockdump import wire
 from vsockdump.address import cid_name
 from vsockdump.amounts import counted
@@ -24,8 +23,11 @@ from vsockdump.output.text import TextOptions, TextView, printable
 from vsockdump.track.states import STATE_TEXT, State
 from vsockdump.tui.model.capture import Capture
 
-_OURS: Final = tuple(field for field in FIELDS if field.tracked and field.sizes is None)
+_CONN: Final = "vsock.conn"
 _STATE: Final = "vsock.state"
+_OURS: Final = tuple(
+    field for field in FIELDS if field.tracked and field.sizes is None and field.name != _CONN
+)
 
 
 class Node(NamedTuple):
@@ -170,7 +172,7 @@ def _connection(batch: Batch) -> Node:
         if value:
             parts.append(Node(field.name, value, meaning, name=field.name))
     number = int(tracked(batch)["conn"][0])
-    return Node(f"Connection {number}", name="vsock.conn", children=tuple(parts))
+    return Node(f"Connection {number}", name=_CONN, children=tuple(parts))
 
 
 def _findings(capture: Capture, batch: Batch) -> Iterator[Node]:
@@ -198,5 +200,3 @@ def packet_bytes(batch: Batch) -> bytes:
     """The captured bytes of the one packet of a batch."""
     start = int(batch.rows["packet_at"][0])
     return bytes(batch.buffer[start : start + int(batch.rows["caplen"][0])])
-
-
