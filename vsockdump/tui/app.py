@@ -123,8 +123,8 @@ class MainScreen(Screen[None]):
         self.focus_pane()
 
     def action_filter(self) -> None:
-        """Type a filter."""
-        self.bar.entry.focus()
+        """Type a filter; at once, for the keys that follow are meant for it."""
+        self.set_focus(self.bar.entry)
 
     def action_complete_filter(self) -> None:
         """Complete the word."""

@@ -19,7 +19,7 @@ class DetailsTree(Tree[Node]):
 
     DEFAULT_CSS = """
     DetailsTree { width: 1fr; height: 1fr; padding: 0; background: $background;
-        scrollbar-size-horizontal: 0; }
+        scrollbar-size: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "cursor_down", "Down", show=False),

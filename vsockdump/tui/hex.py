@@ -23,7 +23,8 @@ class HexView(ScrollView, can_focus=True):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"hex--offset", "hex--field", "hex--cursor"}
     DEFAULT_CSS = """
-    HexView { width: auto; min-width: 40; height: 1fr; border-left: solid $panel; }
+    HexView { width: auto; min-width: 40; height: 1fr; border-left: solid $panel;
+        scrollbar-size: 0 1; }
     HexView > .hex--offset { color: $text-muted; }
     HexView > .hex--field { background: $primary-muted; color: $text; }
     HexView > .hex--cursor { background: $block-cursor-background;

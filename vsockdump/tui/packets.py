@@ -53,7 +53,7 @@ class PacketList(ScrollView, can_focus=True):
     DEFAULT_CSS = """
     PacketList {
         height: 1fr;
-        scrollbar-size-horizontal: 0;
+        scrollbar-size: 0 1;
     }
     PacketList > .packets--head { text-style: bold; background: $panel; color: $foreground; }
     PacketList > .packets--cursor { text-style: bold; background: $block-cursor-background;
@@ -235,9 +235,11 @@ class PacketList(ScrollView, can_focus=True):
         return style + self._style("cursor") if place == self.cursor else style
 
     def _strip(self, text: str, style: Style) -> Strip:
-        marked = Strip([Segment(f" {text}", style)])
-        left = round(self.scroll_x)
-        return marked.crop_extend(left, left + self.size.width, style)
+        left, width = round(self.scroll_x), self.size.width
+        shown = f" {text}"[left : left + width + 1]
+        if len(shown) > width:
+            shown = shown[: width - 1] + "›"  # a number that is cut off is another number
+        return Strip([Segment(shown, style)], len(shown)).extend_cell_length(width, style)
 
 
 def _key(key: str, display: str, action: str, description: str, show: bool = False) -> Binding:

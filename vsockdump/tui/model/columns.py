@@ -72,14 +72,14 @@ COLUMNS: Final = {
         ),
         ColumnDef(
             "op",
-            "Operation",
-            9,
+            "Op",
+            8,
             False,
-            lambda _: [*operation_columns(False), flags_column(" ")],
+            lambda _: operation_columns(False),
         ),
         ColumnDef("length", "Bytes", 5, True, lambda _: [length_column("")]),
         ColumnDef("credit", "Credit", 6, False, lambda _: credit_columns()),
-        ColumnDef("info", "Remarks", 7, False, lambda _: mark_columns(False)),
+        ColumnDef("info", "Remarks", 7, False, lambda _: [flags_column(""), *mark_columns(False)]),
     )
 }
 DEFAULT_COLUMNS: Final = tuple(COLUMNS)

@@ -19,7 +19,7 @@ _LOGIC: Final = ("and", "or", "not")
 
 
 class Checked(NamedTuple):
-    """A text as a filter: `filter` where it is one, None where all packets are wanted or `error`."""
+    """A text as a filter, or its `error`; neither where it asks for all packets."""
 
     filter: Filter | None = None
     error: FilterError | None = None
