@@ -12,7 +12,7 @@ from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Footer, Static
+from textual.widgets import ContentSwitcher, Footer, Input, Static
 
 from vsockdump.tui.filter_bar import FilterBar
 from vsockdump.tui.help import Help
@@ -167,7 +167,8 @@ class VsockApp(App[None]):
     ContentSwitcher { height: 1fr; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "main('filter')", "Filter", key_display="/"),
+        # With priority, so that the keys typed behind it go to the bar: see check_action.
+        Binding("slash", "main('filter')", "Filter", key_display="/", priority=True),
         Binding("p", "pause", "Pause", show=True),
         Binding("S", "stop", "Stop the capture", show=False),
         Binding("question_mark", "help", "Help", key_display="?"),
@@ -182,16 +183,21 @@ class VsockApp(App[None]):
 
     def __init__(self, session: Session, filter_text: str = "", greeting: str = "") -> None:
         super().__init__()
+        self.main = MainScreen(session, filter_text)
         self.session = session
-        self._filter_text = filter_text
         self._greeting = greeting
 
     def on_mount(self) -> None:
         """The screen, and what is to be said at the beginning."""
-        self.main = MainScreen(self.session, self._filter_text)
         self.push_screen(self.main)
         if self._greeting:
             self.notify(self._greeting, markup=False)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Where text is typed, or over the main screen, a slash is a slash."""
+        if action == "main":
+            return self.screen is self.main and not isinstance(self.focused, Input)
+        return super().check_action(action, parameters)
 
     def action_main(self, action: str) -> None:
         """An action of the main screen."""

@@ -69,11 +69,11 @@ class HexView(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         """The rows may have become longer or shorter."""
+        self.styles.width = _OFFSET + 4 * self.width + 4
         self._measure()
 
     def _measure(self) -> None:
         width = self.width
-        self.styles.width = _OFFSET + 4 * width + 4
         self.virtual_size = Size(_OFFSET + 4 * width + 1, row_count(len(self.data), width))
 
     def highlight(self, start: int, size: int, move: bool = True) -> None:
@@ -121,26 +121,26 @@ class HexView(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One row of bytes."""
-        row, width = round(self.scroll_y) + y, self.width
+        row, width, plain = round(self.scroll_y) + y, self.width, self.rich_style
         if row >= row_count(len(self.data), width):
-            return Strip.blank(self.size.width, self.rich_style)
+            return Strip.blank(self.size.width, plain)
         line = hex_row(self.data, row, width)
-        offset = self.rich_style + self.get_component_rich_style("hex--offset")
+        offset = plain + self.get_component_rich_style("hex--offset")
         segments = [Segment(f"{line.offset:04x}".rjust(_OFFSET - 2) + "  ", offset)]
-        styles = [self._style(line.offset + index) for index in range(len(line.hexes))]
+        styles = [self._style(line.offset + index, plain) for index in range(len(line.hexes))]
         for index, text in enumerate(line.hexes):
             joined = index + 1 < len(styles) and styles[index] == styles[index + 1]
             segments.append(Segment(text, styles[index]))
-            segments.append(Segment(" ", styles[index] if joined else self.rich_style))
-        segments.append(Segment("   " * (width - len(line.hexes)) + " ", self.rich_style))
+            segments.append(Segment(" ", styles[index] if joined else plain))
+        segments.append(Segment("   " * (width - len(line.hexes)) + " ", plain))
         segments += [
             Segment(text, style) for text, style in zip(line.characters, styles, strict=True)
         ]
-        return Strip(segments).crop_extend(0, self.size.width, self.rich_style)
+        return Strip(segments).crop_extend(0, self.size.width, plain)
 
-    def _style(self, at: int) -> Style:
+    def _style(self, at: int, plain: Style) -> Style:
         if at == self.cursor and self.has_focus:
-            return self.rich_style + self.get_component_rich_style("hex--cursor")
+            return plain + self.get_component_rich_style("hex--cursor")
         if at in self._field:
-            return self.rich_style + self.get_component_rich_style("hex--field")
-        return self.rich_style
+            return plain + self.get_component_rich_style("hex--field")
+        return plain

@@ -105,26 +105,22 @@ class PacketList(ScrollView, can_focus=True):
         """Another listing: stand at this packet or where it would be."""
         self._generation += 1
         self.cursor = self.session.listing.place(number) if number else 0
+        self._count = -1
         self.grow()
         self.show(self.cursor)
 
     def grow(self) -> None:
-        """Take notice of packets that have come."""
+        """Take notice of packets that have come; what has not changed is not drawn again."""
         count = len(self.session.listing)
-        if not self.session.snapshot.live:
-            count = min(count, max(self._count, count))
-        self._set_count(count)
-        if self.following and count:
-            self.show(count - 1)
-
-    def _set_count(self, count: int) -> None:
+        if count == self._count:
+            return
         self._count = count
-        size = Size(sum(self._widths) + len(self._widths) + _LAST, count + 1)
-        if size != self.virtual_size:
-            self.virtual_size = size
-            self.refresh()
-        if count and not self.session.current:
-            self.show(min(self.cursor, count - 1))
+        self.virtual_size = Size(sum(self._widths) + len(self._widths) + _LAST, count + 1)
+        self.refresh()
+        if self.following:
+            self.show(count - 1)
+        elif not self.session.current:
+            self.show(self.cursor)
 
     # --- moving ------------------------------------------------------------------------------
 
@@ -235,7 +231,7 @@ class PacketList(ScrollView, can_focus=True):
         return style + self._style("cursor") if place == self.cursor else style
 
     def _strip(self, text: str, style: Style) -> Strip:
-        left, width = round(self.scroll_x), self.size.width
+        left, width = round(self.scroll_x), self.scrollable_content_region.width
         shown = f" {text}"[left : left + width + 1]
         if len(shown) > width:
             shown = shown[: width - 1] + "›"  # a number that is cut off is another number

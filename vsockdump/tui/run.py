@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SMALLEST: Final = (40, 12)  # columns and rows
 _KEYBOARD: Final = "/dev/tty"
 _STDIN: Final = 0
+_SWITCH_S: Final = 0.0005  # the screen's thread waits so long for the capture's, not Python's 5 ms
 
 
 def require_terminal() -> None:
@@ -57,6 +58,7 @@ def show(config: Config, source: Source, greeting: str) -> None:
     """Show the source until the user quits."""
     from vsockdump.tui.app import VsockApp
 
+    sys.setswitchinterval(_SWITCH_S)
     options = config.tui or TuiOptions()
     capture = Capture(source, config.max_connections, options.max_copy)
     capture.start()

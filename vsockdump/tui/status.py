@@ -28,7 +28,7 @@ class Status(Static):
         text = self._text()
         if text.plain != self._shown:
             self._shown = text.plain
-            self.update(text)
+            self.update(text, layout=False)
 
     def _text(self) -> Text:
         session, snapshot = self.session, self.session.snapshot
