@@ -29,15 +29,16 @@ _TICK_S: Final = 0.15  # from snapshot to snapshot
 class Tabs(Static):
     """The panes by number, the one in use marked; each can be clicked."""
 
-    DEFAULT_CSS = "Tabs { height: 1; background: $panel; }"
+    DEFAULT_CSS = """
+    Tabs { height: 1; background: $panel; link-style: none; link-color: $foreground;
+        link-background: transparent; }
+    """
 
     def show(self, current: str) -> None:
         """Mark this one."""
         parts = []
         for number, (name, pane) in enumerate(PANES.items(), 1):
-            style = (
-                "$block-cursor-foreground on $block-cursor-background" if name == current else ""
-            )
+            style = "bold reverse" if name == current else ""
             part = Content.styled(f" {number} {pane.title} ", style)
             parts.append(part.stylize(f"@click=app.pane('{name}')"))
         self.update(Content.assemble(*parts))

@@ -1,6 +1,6 @@
 """The tree of a packet's layers and fields."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
@@ -11,7 +11,7 @@ from textual.widgets.tree import TreeNode
 from vsockdump.tui.model.details import Node, node_at
 
 # Branches that are open until the user closes them.
-_OPEN = ("Virtio", "Payload", "Connection", "error:", "warn:", "note:")
+_OPEN: Final = ("Virtio", "Payload", "Connection")
 
 
 class DetailsTree(Tree[Node]):

@@ -39,7 +39,6 @@ class FilterBar(Vertical):
     FilterBar > _Entry:focus { background: $panel; border: none; }
     FilterBar > _Entry.-wrong { color: $text-error; }
     FilterBar > #hint { height: auto; max-height: 2; padding: 0 1; display: none; }
-    FilterBar:focus-within > #hint { display: block; }
     """
 
     class Entered(Message):
@@ -67,6 +66,15 @@ class FilterBar(Vertical):
         yield self.hint
 
     # --- while typing ------------------------------------------------------------------------
+
+    def on_descendant_focus(self) -> None:
+        """Somebody is about to type."""
+        self.hint.display = True
+        self.on_input_changed()
+
+    def on_descendant_blur(self) -> None:
+        """Nobody types any more."""
+        self.hint.display = False
 
     def on_input_changed(self) -> None:
         """Check it, and look what may follow."""

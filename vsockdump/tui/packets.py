@@ -64,7 +64,7 @@ class PacketList(ScrollView, can_focus=True):
     PacketList > .packets--rst { color: $text-error; }
     PacketList > .packets--opening { color: $text-success; }
     PacketList > .packets--closing { color: $text-warning; }
-    PacketList > .packets--credit { color: $text-accent; }
+    PacketList > .packets--credit { color: $text-secondary; }
     PacketList > .packets--foreign { color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -234,7 +234,7 @@ class PacketList(ScrollView, can_focus=True):
         left, width = round(self.scroll_x), self.scrollable_content_region.width
         shown = f" {text}"[left : left + width + 1]
         if len(shown) > width:
-            shown = shown[: width - 1] + "›"  # a number that is cut off is another number
+            shown = shown[: width - 1] + "…"  # a number that is cut off is another number
         return Strip([Segment(shown, style)], len(shown)).extend_cell_length(width, style)
 
 

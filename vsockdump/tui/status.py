@@ -45,7 +45,7 @@ class Status(Static):
         if snapshot.dropped is not None:
             parts.append(f"{snapshot.dropped} dropped")
         if snapshot.copied:
-            parts.append(f"{_size(snapshot.copied)} in a temporary file")
+            parts.append(f"{_size(snapshot.copied)} copied to a temporary file")
         text = Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
         for word, style in self._words():
             text.append("  ")
@@ -84,5 +84,5 @@ def _bar(part: float, width: int = 10) -> str:
 
 
 def _size(count: int) -> str:
-    """Bytes in MiB."""
-    return f"{count / (1 << 20):.1f} MiB"
+    """Bytes in KiB, of many in MiB."""
+    return f"{count >> 20} MiB" if count >= 10 << 20 else f"{count >> 10} KiB"

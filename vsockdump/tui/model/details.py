@@ -50,9 +50,9 @@ class Node(NamedTuple):
 
 
 def details(capture: Capture, batch: Batch) -> tuple[Node, ...]:
-    """The tree of the one packet of a batch."""
+    """The tree of the one packet of a batch: what is wrong with it first."""
     row = batch.rows[0]
-    nodes = [_frame(capture, batch)]
+    nodes = [*_findings(capture, batch), _frame(capture, batch)]
     if row["link_size"]:
         nodes.append(Node("Linux cooked capture header", size=int(row["link_size"])))
     at = int(row["link_size"])
@@ -65,7 +65,7 @@ def details(capture: Capture, batch: Batch) -> tuple[Node, ...]:
         nodes.append(Node("Decoding stopped", MALFORMED_TEXT[Malformed(int(row["malformed"]))]))
     if tracked(batch)["conn"][0]:
         nodes.append(_connection(batch))
-    return (*nodes, *_findings(capture, batch))
+    return tuple(nodes)
 
 
 def node_at(nodes: Iterable[Node], byte: int) -> tuple[Node, ...]:
