@@ -130,7 +130,7 @@ def test_a_filter_lists_what_the_command_line_prints(text: str) -> None:
             for number in batch.rows["number"][wanted.mask(batch)].tolist()
         ]
         chosen = Chosen(capture, wanted)
-        chosen._pass.join()
+        chosen.join()
         assert expected == chosen.numbers(0, 10**6).tolist()
         assert list(range(len(chosen))) == [chosen.place(number) for number in expected]
         place, found = -1, []
@@ -171,7 +171,7 @@ def test_a_pass_keeps_up_and_can_be_cancelled(tmp_path: Path) -> None:
         both.wait()
         while capture.wait(len(capture.index), lambda: True):
             pass
-        chosen._pass.join()
+        chosen.join()
         assert 3400 == chosen.done == len(capture.index)
         assert capture.snapshot().copied > 3400 * 76
         other = Chosen(capture, Filter.of("op rst"))

@@ -86,6 +86,7 @@ class PacketList(ScrollView, can_focus=True):
         self.cursor = 0
         self.following = session.snapshot.live
         self._count = 0
+        self._sought = 0  # the packet to stand at once the listing has come so far
         self._generation = 0  # of what the lines are made from
         self._shown: tuple[int, int, int] | None = None  # first place, count, generation
         self._lines: list[Line] = []
@@ -104,15 +105,18 @@ class PacketList(ScrollView, can_focus=True):
     def relist(self, number: int) -> None:
         """Another listing: stand at this packet or where it would be."""
         self._generation += 1
-        self.cursor = self.session.listing.place(number) if number else 0
+        self._sought = number
         self._count = -1
         self.grow()
-        self.show(self.cursor)
 
     def grow(self) -> None:
         """Take notice of packets that have come; what has not changed is not drawn again."""
-        count = len(self.session.listing)
-        if count == self._count:
+        listing = self.session.listing
+        count = len(listing)
+        if self._sought and (listing.done >= self._sought or listing.place(self._sought) < count):
+            self._count, self.cursor, self._sought = count, listing.place(self._sought), 0
+            self.session.current = 0
+        elif count == self._count:
             return
         self._count = count
         self.virtual_size = Size(sum(self._widths) + len(self._widths) + _LAST, count + 1)

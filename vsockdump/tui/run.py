@@ -59,6 +59,8 @@ def show(config: Config, source: Source, greeting: str) -> None:
     from vsockdump.tui.app import VsockApp
 
     sys.setswitchinterval(_SWITCH_S)
+    for name in ("COLUMNS", "LINES"):  # exported by some, and no longer true after a resize
+        os.environ.pop(name, None)
     options = config.tui or TuiOptions()
     capture = Capture(source, config.max_connections, options.max_copy)
     capture.start()

@@ -51,6 +51,7 @@ class Session:
         self.marked ^= {number}
 
     def close(self) -> None:
-        """End the capture and give everything back."""
+        """End the capture, and what runs over it."""
         self.listing.cancel()
+        self.listing.join()
         self.capture.close()

@@ -46,10 +46,10 @@ class Status(Static):
             parts.append(f"{snapshot.dropped} dropped")
         if snapshot.copied:
             parts.append(f"{_size(snapshot.copied)} copied to a temporary file")
-        text = Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
+        text = Text(no_wrap=True, overflow="ellipsis")
         for word, style in self._words():
-            text.append("  ")
-            text.append(word, style)
+            text.append(f"{word}  ", style)
+        text.append("  ".join(parts))
         trouble = snapshot.trouble or session.listing.trouble
         text.append(f"  {printable(trouble or snapshot.name)}", "bold" if trouble else "dim")
         return text

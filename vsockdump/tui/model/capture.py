@@ -81,8 +81,7 @@ class Taker(Protocol):
 class Capture:
     """One source and all that is known of its packets.
 
-    `start` begins to read; `close` ends everything and gives back the disk.  The source is
-    closed by whoever opened it.
+    `start` begins to read, `close` ends it.  The source is closed by whoever opened it.
     """
 
     def __init__(
@@ -117,12 +116,10 @@ class Capture:
         self.source.stop()
 
     def close(self) -> None:
-        """End the capture and give its files back; nothing may be asked after that."""
+        """End the capture; its source can then be closed."""
         self.stop()
         if self._thread.ident is not None:
             self._thread.join()
-        self.index.close()
-        self.records.close()
 
     def _run(self) -> None:
         try:

@@ -76,7 +76,3 @@ class Index:
         cuts = np.searchsorted(numbers, self._firsts[begin + 1 : end])
         parts = zip(self._layouts[begin:end], np.split(numbers, cuts), strict=True)
         return [(layout, part) for layout, part in parts if len(part)]
-
-    def close(self) -> None:
-        """Give its disk back."""
-        self._spool.close()

@@ -66,7 +66,7 @@ class Pass:
         self._thread.start()
 
     def cancel(self) -> None:
-        """End it, at once as far as the caller can see."""
+        """Let it end after the chunk that it is at."""
         self._cancelled = True
         self._capture.wake()
 
@@ -127,6 +127,9 @@ class Listing:
     def cancel(self) -> None:
         """Nothing runs."""
 
+    def join(self) -> None:
+        """Nothing runs."""
+
 
 class Chosen(Listing):
     """The packets that a filter chooses; they come while its pass runs."""
@@ -170,10 +173,12 @@ class Chosen(Listing):
         return low
 
     def cancel(self) -> None:
-        """End the pass, and give back what it found."""
+        """End the pass."""
         self._pass.cancel()
+
+    def join(self) -> None:
+        """Wait for the end of the pass."""
         self._pass.join()
-        self._found.close()
 
 
 def find(

@@ -5,7 +5,6 @@ be read from its middle (a compressed file) is copied record by record to a file
 name, in the format in which `-w` would write it, and is read from there: one road for all.
 """
 
-import os
 from typing import Final, Protocol
 
 import numpy as np
@@ -15,7 +14,7 @@ from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.source import Source
 from vsockdump.output.encoding import encoding_for
 from vsockdump.tui.model.index import Place
-from vsockdump.tui.model.spool import unnamed_file, write_all
+from vsockdump.tui.model.spool import UnnamedFile
 
 DEFAULT_CAP: Final = 4 << 30  # bytes of a copy
 
@@ -37,9 +36,6 @@ class Records(Protocol):
     def read(self, offset: int, size: int) -> bytes:
         """Bytes of the file; CaptureError where they are gone."""
 
-    def close(self) -> None:
-        """Give back what it holds."""
-
 
 def records_of(source: Source, cap: int = DEFAULT_CAP) -> Records:
     """What suits the source; `cap` is for a copy, in bytes."""
@@ -59,9 +55,6 @@ class _Original:
         rows = batch.rows
         return Place(rows["record_offset"], rows["record_len"], batch.layout)
 
-    def close(self) -> None:
-        """Nothing of ours: the source has the file."""
-
 
 class _Copy:
     """A file of ours without a name, of at most `cap` bytes."""
@@ -70,8 +63,11 @@ class _Copy:
         self._cap = cap
         self._encoding = encoding_for(source.format or "pcapng", source, "the copy", False)
         self._begun = False
-        self._fd = unnamed_file()
-        self.copied = 0
+        self._file = UnnamedFile()
+
+    @property
+    def copied(self) -> int:
+        return self._file.size
 
     def keep(self, batch: Batch) -> Place:
         pieces = [] if self._begun else self._encoding.begin()
@@ -81,22 +77,15 @@ class _Copy:
         total = sum(map(len, pieces)) + int(sizes.sum())
         if self.copied + total > self._cap:
             raise Full(f"the copy has reached its {self._cap >> 20} MiB (--max-copy)")
-        self._write(b"".join(pieces))
+        self._file.append(b"".join(pieces))
         start = self.copied
         for records in self._encoding.records(batch, batch.rows):
-            self._write(records)
+            self._file.append(records)
         offsets = start + np.cumsum(sizes) - sizes
         return Place(offsets, sizes, self._encoding.layout(batch))
 
-    def _write(self, data: bytes | memoryview) -> None:
-        write_all(self._fd, data)
-        self.copied += len(data)
-
     def read(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._fd, size, offset)
+        data = self._file.read(offset, size)
         if len(data) < size:
             raise CaptureError("The copy of the capture is shorter than what was written to it.")
         return data
-
-    def close(self) -> None:
-        os.close(self._fd)

@@ -17,44 +17,53 @@ from numpy.typing import NDArray
 _DIRECTORY: Final = "/var/tmp"
 
 
-def unnamed_file() -> int:
-    """The descriptor of a file that is gone with its last user; OSError where there can be none."""
-    directory = os.environ.get("TMPDIR") or _DIRECTORY
-    if not Path(directory).is_dir():
-        directory = tempfile.gettempdir()
-    fd, path = tempfile.mkstemp(prefix="vsockdump-", dir=directory)
-    os.unlink(path)
-    return fd
+class UnnamedFile:
+    """A file in no folder, gone with the last who holds this object; OSError if there can be none.
 
+    One thread appends, any may read.  `size` is what was appended.
+    """
 
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write at the end, all of it; OSError where the disk is full."""
-    view = memoryview(data).cast("B")
-    done = 0
-    while done < len(view):
-        done += os.write(fd, view[done:])
+    def __init__(self) -> None:
+        directory = os.environ.get("TMPDIR") or _DIRECTORY
+        if not Path(directory).is_dir():
+            directory = tempfile.gettempdir()
+        self.size = 0
+        self._fd, path = tempfile.mkstemp(prefix="vsockdump-", dir=directory)
+        os.unlink(path)
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Write at the end; after an OSError (the disk is full) nothing may be appended."""
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view):
+            done += os.write(self._fd, view[done:])
+        self.size += done
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes from there, fewer at the end."""
+        return os.pread(self._fd, size, offset)
+
+    def __del__(self) -> None:
+        # Not closed by anybody: a thread that was told to end may still be reading.
+        if hasattr(self, "_fd"):
+            os.close(self._fd)
 
 
 class Spool:
-    """Rows of a dtype.  One thread appends, any may read the first `count`."""
+    """Rows of a dtype on disk.  One thread appends, any may read the first `count`."""
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
         self.count = 0
-        self._fd = unnamed_file()
+        self._file = UnnamedFile()
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Add rows; OSError where the disk is full, they are then left out."""
-        write_all(self._fd, np.ascontiguousarray(rows, self.dtype).data)
+        """Add rows; OSError where the disk is full, nothing may follow then."""
+        self._file.append(np.ascontiguousarray(rows, self.dtype).data)
         self.count += len(rows)
 
     def read(self, first: int, count: int) -> NDArray[Any]:
         """Rows from index `first` on, fewer at the end."""
         count = max(min(count, self.count - first), 0)
         size = self.dtype.itemsize
-        data = os.pread(self._fd, count * size, first * size)
-        return np.frombuffer(data, self.dtype)
-
-    def close(self) -> None:
-        """Give the file back."""
-        os.close(self._fd)
+        return np.frombuffer(self._file.read(first * size, count * size), self.dtype)
