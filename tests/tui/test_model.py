@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from looking import CAPTURES, opened
+from running import lines as run_lines
 
 from vsockdump.batch import Batch
 from vsockdump.capture.errors import CaptureError
@@ -144,6 +145,18 @@ def test_a_filter_lists_what_the_command_line_prints(text: str) -> None:
             place = before
         assert expected[::-1] == found
         chosen.cancel()
+
+
+@pytest.mark.parametrize("text", ["proto nbd", "proto nbd and conn 1"])
+def test_a_filter_of_what_applications_say(text: str) -> None:
+    """As on the command line, where the dialogues run beside the filter."""
+    path = CAPTURES.parent / "tests/apps/recorded/nbdkit-1.pcap"
+    printed = run_lines("-r", path, "-#", "-t", text)
+    with opened(path) as capture:
+        chosen = Chosen(capture, Filter.of(text))
+        chosen.join()
+        assert [int(line.split()[0]) for line in printed] == chosen.numbers(0, 10**6).tolist()
+        assert printed
 
 
 def test_a_filter_of_connections_reads_only_their_packets() -> None:

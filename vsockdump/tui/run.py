@@ -62,7 +62,7 @@ def show(config: Config, source: Source, greeting: str) -> None:
     for name in ("COLUMNS", "LINES"):  # exported by some, and no longer true after a resize
         os.environ.pop(name, None)
     options = config.tui or TuiOptions()
-    capture = Capture(source, config.max_connections, options.max_copy)
+    capture = Capture(source, config.max_connections, options.max_copy, apps=config.apps)
     capture.start()
     session = Session(capture, config.text.numeric)
     try:

@@ -5,7 +5,7 @@ import time
 from rich.text import Text
 from textual.widgets import Static
 
-from vsockdump.output.text import printable
+from vsockdump.output.escaped import on_line
 from vsockdump.tui.session import Session
 
 
@@ -51,7 +51,7 @@ class Status(Static):
             text.append(f"{word}  ", style)
         text.append("  ".join(parts))
         trouble = snapshot.trouble or session.listing.trouble
-        text.append(f"  {printable(trouble or snapshot.name)}", "bold" if trouble else "dim")
+        text.append(f"  {on_line(trouble or snapshot.name)}", "bold" if trouble else "dim")
         return text
 
     def _words(self) -> list[tuple[str, str]]:

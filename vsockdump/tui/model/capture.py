@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
+from vsockdump.apps.dialogues import DialogueOptions, Dialogues
 from vsockdump.batch import Batch, Rows
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.source import Counts, Source
@@ -90,6 +91,7 @@ class Capture:
         max_connections: int = DEFAULT_CONNECTIONS,
         max_copy: int = DEFAULT_CAP,
         takers: tuple[Taker, ...] = (),
+        apps: DialogueOptions | None = None,
     ) -> None:
         self.source = source
         self.grown = Condition()  # notified when packets have come or the end has
@@ -98,6 +100,7 @@ class Capture:
         self.index = Index()
         self.records = records_of(source, max_copy)
         self._takers = takers
+        self._apps = apps or DialogueOptions({})
         self._lock = Lock()
         self._counting = Lock()  # the kernel clears its counts when they are read
         self._left_out = 0
@@ -227,6 +230,10 @@ class Capture:
         return self.collector.case(mark, conn)
 
     # --- packets -----------------------------------------------------------------------------
+
+    def dialogues(self) -> Dialogues:
+        """The application layer anew, for a pass that begins with the first packet."""
+        return Dialogues(self._apps, self.tracker.store.cap)
 
     def again(self) -> Again:
         """A reader of packets, for one thread."""

@@ -18,15 +18,18 @@ from vsockdump.fields import FIELDS, FieldDef
 from vsockdump.findings.collector import packet_sentence
 from vsockdump.findings.registry import rules_of
 from vsockdump.findings.rule import Rule
+from vsockdump.output.escaped import on_line
 from vsockdump.output.fields_text import field_lines, flag_codes, flag_words
-from vsockdump.output.text import TextOptions, TextView, printable
+from vsockdump.output.text import TextOptions, TextView
 from vsockdump.track.states import STATE_TEXT, State
 from vsockdump.tui.model.capture import Capture
 
 _CONN: Final = "vsock.conn"
 _STATE: Final = "vsock.state"
 _OURS: Final = tuple(
-    field for field in FIELDS if field.tracked and field.sizes is None and field.name != _CONN
+    field
+    for field in FIELDS
+    if field.tracked and not field.apps and field.sizes is None and field.name != _CONN
 )
 
 
@@ -94,8 +97,8 @@ def _frame(capture: Capture, batch: Batch) -> Node:
     parts.append(Node("Captured", str(caplen), "bytes of it captured", name="frame.cap_len"))
     interface = int(row["interface"])
     place = capture.source.interfaces[interface].name or f"number {interface}"
-    parts.append(Node("Interface", printable(place), name="frame.interface_id"))
-    parts += [Node("Comment", printable(text)) for text in _comments(batch)]
+    parts.append(Node("Interface", on_line(place), name="frame.interface_id"))
+    parts += [Node("Comment", on_line(text)) for text in _comments(batch)]
     title = f"{counted(wirelen, 'byte')}{cut}"
     return Node(f"Packet {number}", title, name="frame.number", children=tuple(parts))
 
