@@ -19,6 +19,7 @@ RANKS = (
     ("fields",),
     ("filters",),
     ("output",),
+    ("export",),
     ("config", "library"),
     ("tui",),
     ("events",),

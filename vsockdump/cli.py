@@ -108,6 +108,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.output.errors import OutputError
     from vsockdump.output.follow import FollowError
     from vsockdump.output.rotation import RotationError
+    from vsockdump.output.secrets import SecretsError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
     from vsockdump.tui.errors import ScreenError
@@ -127,6 +128,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         FilterError,
         FollowError,
         RotationError,
+        SecretsError,
         StatisticError,
     ) as error:
         complain(str(error))
@@ -196,6 +198,7 @@ def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         # Packets that are only written need not be tracked; see pipeline.
         tracked = arguments.statistics or arguments.print_packets
         tracked = tracked or arguments.follow or arguments.extract
+        tracked = tracked or arguments.annotate or arguments.export
         only_written = arguments.write and not tracked
         keep_state = None if only_written else True
         lines = explanation(text, arguments.print_program, keep_state)
@@ -260,7 +263,20 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--annotate",
         action="store_true",
-        help="with -w: write findings into the pcapng file, as comments of packets",
+        help="with -w: write findings and the names of connections into the pcapng file, as"
+        " comments of packets",
+    )
+    add(
+        "--keylog",
+        dest="key_log",
+        metavar="FILE",
+        help="with -w: write the TLS secrets of this key log into the pcapng file, for Wireshark",
+    )
+    add(
+        "--export",
+        choices=("tcp", "mixed", "ethernet"),
+        help="with -w: write what programs without a plugin understand: connections as TCP over"
+        " IPv6, or the packets with application messages or tunnelled Ethernet frames behind them",
     )
     add("-U", action="store_true", help="as in tcpdump; here -w never keeps packets back")
     files = parser.add_argument_group("several files (with -w)")
@@ -631,8 +647,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
             parser.error(f"-E takes header=y or header=n, not {setting}")
     rotation = _rotation(parser, arguments)
     statistics, postrotate = _statistics(parser, arguments, rotation is not None)
-    if arguments.annotate and not arguments.write:
-        parser.error("--annotate writes comments into the file of -w FILE")
+    if (arguments.annotate or arguments.key_log or arguments.export) and not arguments.write:
+        parser.error("--annotate, --keylog and --export need the pcapng file of -w FILE")
     follow = _follow(parser, arguments)
     extract = _extract(parser, arguments)
     prints = arguments.print_packets or not (statistics or arguments.write or follow or extract)
@@ -647,6 +663,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         dump = Kind.ASCII_DUMP
     colour = _colour(arguments.color)
     apps = _apps(parser, arguments)
+    if arguments.export in ("mixed", "ethernet") and apps is None:
+        parser.error(f"--export {arguments.export} needs what --decode none leaves out")
     return Config(
         read=arguments.read,
         write=arguments.write,
@@ -674,9 +692,11 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         rotation=rotation,
         postrotate=postrotate,
         annotate=arguments.annotate,
+        key_log=arguments.key_log,
         fail_on=arguments.fail_on,
         follow=follow,
         extract=extract,
+        export=arguments.export or "",
         apps=apps,
         max_connections=arguments.max_connections,
         colour=colour,

@@ -38,11 +38,12 @@ class Config(NamedTuple):
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
     arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
     of a filter, "" lets all packets through.  `rotation` makes several files of what is
-    written, each of which the command `postrotate` gets; `annotate` writes findings into it as
-    comments.  `fail_on` is the least severity of a finding with which the run fails.  `follow`
-    shows the dialogue of a connection, `extract` writes streams to files.  `apps` says how
-    application protocols are decoded, None: not at all.  `tui` asks for the terminal program,
-    for which `filter` is the first one of many.
+    written, each of which the command `postrotate` gets; `annotate` writes names of connections
+    and findings into it as comments, `key_log` the TLS secrets of a file.  `fail_on` is the least
+    severity of a finding with which the run fails.  `follow` shows the dialogue of a connection,
+    `extract` writes streams to files; `export` names what packets become when they are written,
+    "" leaves them as they are.  `apps` says how application protocols are decoded, None: not at
+    all.  `tui` asks for the terminal program, for which `filter` is the first one of many.
     """
 
     read: str | None
@@ -60,9 +61,11 @@ class Config(NamedTuple):
     rotation: Savefiles | RingBuffer | None = None
     postrotate: str | None = None
     annotate: bool = False
+    key_log: str | None = None
     fail_on: str | None = None
     follow: FollowOptions | None = None
     extract: "ExtractOptions | None" = None
+    export: str = ""
     apps: DialogueOptions | None = None
     max_connections: int = 1_000_000
     colour: bool = False
