@@ -312,6 +312,8 @@ class _Run:
         events.report = self._say_counts
         if config.live.duration:
             events.after(config.live.duration, self._source.stop)
+        if config.live.control:
+            events.obey(sys.stdin.fileno())
         for index, refresh in enumerate(refreshes):
             if refresh:
                 events.every(refresh, partial(self._refresh, index))
