@@ -21,6 +21,7 @@ RANKS = (
     ("output",),
     ("export",),
     ("config", "library"),
+    ("tui",),
     ("events",),
     ("pipeline",),
     ("cli",),

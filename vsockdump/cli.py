@@ -16,7 +16,7 @@ from vsockdump import __version__
 
 if TYPE_CHECKING:
     from vsockdump.apps.dialogues import DialogueOptions
-    from vsockdump.config import Config, LiveOptions
+    from vsockdump.config import Config, LiveOptions, TuiOptions
     from vsockdump.output.extract import ExtractOptions
     from vsockdump.output.follow import FollowOptions
     from vsockdump.output.rotation import RingBuffer, Savefiles
@@ -111,10 +111,11 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.output.secrets import SecretsError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
+    from vsockdump.tui.errors import ScreenError
 
     try:
         return run(_config(parser, arguments))
-    except CaptureError as error:
+    except (CaptureError, ScreenError) as error:
         complain(str(error))
         return EXIT_INPUT
     except OutputError as error:
@@ -422,6 +423,14 @@ def _parser() -> argparse.ArgumentParser:
         help="with --extract, a filter, and no plain file to read again: hold so many MiB of"
         " data for it (default 256)",
     )
+    add("--tui", action="store_true", help="look at the packets in the terminal, live or of -r")
+    add(
+        "--max-copy",
+        metavar="MIB",
+        type=_positive,
+        help="with --tui and no plain file to read again: list packets until their copy in a"
+        " temporary file has so many MiB (default 4096)",
+    )
     add(
         "--decode",
         metavar="PORT=PROTOCOL",
@@ -578,6 +587,33 @@ def _extract(
     )
 
 
+def _tui(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "TuiOptions | None":
+    """What --tui asks for; it shows everything on the screen and writes nothing."""
+    from vsockdump.config import TuiOptions
+
+    if not arguments.tui:
+        if arguments.max_copy:
+            parser.error("--max-copy goes with --tui")
+        return None
+    others = {
+        "-w": arguments.write,
+        "-c": arguments.limit,
+        "-z": arguments.statistics,
+        "-T": arguments.output,
+        "--json": arguments.json,
+        "--follow": arguments.follow,
+        "--extract": arguments.extract,
+        "--print": arguments.print_packets,
+        "--fail-on": arguments.fail_on,
+        "--duration": arguments.duration,
+    }
+    for option, given in others.items():
+        if given:
+            parser.error(f"--tui and {option} do not go together")
+    options = TuiOptions()
+    return options._replace(max_copy=(arguments.max_copy or 0) << 20 or options.max_copy)
+
+
 def _apps(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace
 ) -> "DialogueOptions | None":
@@ -666,6 +702,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         colour=colour,
         live=_live(parser, arguments),
         user=arguments.user,
+        tui=_tui(parser, arguments),
     )
 
 

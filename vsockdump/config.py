@@ -25,6 +25,12 @@ class LiveOptions(NamedTuple):
     duration: float = 0
 
 
+class TuiOptions(NamedTuple):
+    """The terminal program: `max_copy` is the most bytes of the copy of a capture."""
+
+    max_copy: int = 4 << 30
+
+
 class Config(NamedTuple):
     """One run.  `read` and `write` are paths, "-" for stdin and stdout.
 
@@ -37,7 +43,7 @@ class Config(NamedTuple):
     severity of a finding with which the run fails.  `follow` shows the dialogue of a connection,
     `extract` writes streams to files; `export` names what packets become when they are written,
     "" leaves them as they are.  `apps` says how application protocols are decoded, None: not at
-    all.
+    all.  `tui` asks for the terminal program, for which `filter` is the first one of many.
     """
 
     read: str | None
@@ -65,3 +71,4 @@ class Config(NamedTuple):
     colour: bool = False
     live: LiveOptions = LiveOptions()
     user: str | None = None
+    tui: TuiOptions | None = None

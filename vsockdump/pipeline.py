@@ -57,8 +57,11 @@ def run(config: Config) -> int:
     """Carry out a run; returns the exit status.
 
     Raises StatisticError, FieldError, FilterError, DecodeError or SecretsError before anything
-    is read, CaptureError if nothing could be read, OutputError if the output failed.
+    is read, CaptureError if nothing could be read, OutputError if the output failed,
+    ScreenError where there is no terminal for the terminal program.
     """
+    if config.tui is not None:
+        return _run_tui(config)
     wanted = _wanted(config)
     view = _view(config)
     state = _State.new(config, wanted.filter, _counts_apps(config) or _shows_apps(config))
@@ -83,6 +86,21 @@ def run(config: Config) -> int:
             raise OutputError(
                 f"{str(error)[:-1]} for user {start.user}; -Z root keeps root's rights."
             ) from None
+
+
+def _run_tui(config: Config) -> int:
+    """The terminal program; its filter only chooses what is listed, so the kernel gets none."""
+    from vsockdump.tui.run import require_terminal, show, take_keyboard
+
+    require_terminal()
+    with ExitStack() as held:
+        if config.read is None:
+            start = _listen(config, _Wanted(), held)
+        else:
+            start = _read(config.read, config.user, held)
+        take_keyboard()
+        show(config, start.source, start.greeting)
+    return EXIT_OK
 
 
 class _Wanted(NamedTuple):
