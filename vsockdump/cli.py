@@ -66,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain_findings(parser, arguments)
     if arguments.list_interfaces or arguments.doctor:
         return _look_at_machine(arguments.doctor)
+    if arguments.verify:
+        return _verify(parser, arguments)
+    if arguments.install_wireshark or arguments.uninstall_wireshark:
+        return _wireshark(arguments.install_wireshark, arguments.user)
     return _run(parser, arguments)
 
 
@@ -180,6 +184,36 @@ def _look_at_machine(doctor: bool) -> int:
 
     facts = machine.gather()
     return _say(machine.doctor(facts) if doctor else machine.report(facts))
+
+
+def _verify(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """--verify: Wireshark's engine beside ours; nothing else is done with the file."""
+    from vsockdump.capture.errors import CaptureError
+    from vsockdump.verify.engine import EngineError
+    from vsockdump.verify.report import Verification
+
+    others = ("filter", "filter_file", "write", "interface", "statistics", "follow", "extract")
+    if arguments.read in (None, "-") or any(getattr(arguments, name) for name in others):
+        parser.error("--verify compares the packets of -r FILE, all or -c N, and does nothing else")
+    verification = Verification(arguments.read, arguments.limit)
+    try:
+        status = _say(verification.lines())
+    except (CaptureError, EngineError) as error:
+        sys.stdout.flush()
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    return status or (0 if verification.agrees else EXIT_INPUT)
+
+
+def _wireshark(install: bool, user: str | None) -> int:
+    from vsockdump import wireshark
+    from vsockdump.capture.errors import CaptureError
+
+    try:
+        return _say(wireshark.install(user) if install else wireshark.uninstall(user))
+    except (CaptureError, wireshark.WiresharkError) as error:
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_INPUT
 
 
 def _filter_help() -> int:
@@ -340,6 +374,11 @@ def _parser() -> argparse.ArgumentParser:
         help="become USER when all is open (default under sudo: who ran it)",
     )
     add("--duration", metavar="SECONDS", type=_seconds, default=0, help="stop after this time")
+    add(
+        "--control-stdin",
+        action="store_true",
+        help="for programs: print the counts at each line of stdin, stop at its end",
+    )
     chosen = parser.add_argument_group("filter")
     add = chosen.add_argument
     add("filter", nargs="*", metavar="FILTER", help="only the packets that match")
@@ -451,6 +490,17 @@ def _parser() -> argparse.ArgumentParser:
         help="print packets with -z or -w too",
     )
     add(
+        "--verify",
+        action="store_true",
+        help="compare every header field of -r FILE with what Wireshark's engine says",
+    )
+    add(
+        "--install-wireshark",
+        action="store_true",
+        help="let Wireshark capture vsock: put vsockdump-extcap into your folder of Wireshark",
+    )
+    add("--uninstall-wireshark", action="store_true", help="remove it again")
+    add(
         "--max-connections",
         metavar="N",
         type=_positive,
@@ -504,9 +554,13 @@ def _live(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Li
         arguments.ring,
         arguments.block_timeout,
         arguments.duration,
+        arguments.control_stdin,
     )
     if arguments.read is not None and options != LiveOptions():
-        parser.error("-r reads a file; -i, -s, -B, --block-timeout and --duration are for live")
+        parser.error(
+            "-r reads a file; -i, -s, -B, --block-timeout, --duration and --control-stdin are"
+            " for live"
+        )
     return options
 
 

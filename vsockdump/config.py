@@ -15,7 +15,7 @@ class LiveOptions(NamedTuple):
     """A live capture.  `interface` None: a vsockmon device that is up, or else a new one.
 
     `snaplen` and the numbers of the ring are None for the defaults of packet_socket.py;
-    `duration` in seconds, 0 is without end.
+    `duration` in seconds, 0 is without end.  `control`: stdin asks for counts and ends it.
     """
 
     interface: str | None = None
@@ -23,6 +23,7 @@ class LiveOptions(NamedTuple):
     ring_kib: int | None = None
     block_timeout_ms: int | None = None
     duration: float = 0
+    control: bool = False
 
 
 class TuiOptions(NamedTuple):

@@ -57,8 +57,8 @@ def run(config: Config) -> int:
     """Carry out a run; returns the exit status.
 
     Raises StatisticError, FieldError, FilterError, DecodeError or SecretsError before anything
-    is read, CaptureError if nothing could be read, OutputError if the output failed,
-    ScreenError where there is no terminal for the terminal program.
+    is read, CaptureError if nothing could be read, OutputError if the output failed, ScreenError
+    where there is no terminal for the terminal program.
     """
     if config.tui is not None:
         return _run_tui(config)
@@ -312,6 +312,8 @@ class _Run:
         events.report = self._say_counts
         if config.live.duration:
             events.after(config.live.duration, self._source.stop)
+        if config.live.control:
+            events.obey(sys.stdin.fileno())
         for index, refresh in enumerate(refreshes):
             if refresh:
                 events.every(refresh, partial(self._refresh, index))
