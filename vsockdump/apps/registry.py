@@ -17,7 +17,10 @@ from typing import Final, NamedTuple
 
 from vsockdump.apps.protocol import CERTAIN, OPENING, POSSIBLE, Opening, Prior, Protocol
 
-_MODULES: Final[tuple[str, ...]] = ()  # of vsockdump.apps, by how often they are met
+_MODULES: Final[tuple[str, ...]] = (  # of vsockdump.apps, by how often they are met
+    "ttrpc",
+    "http2",
+)
 _GROUP: Final = "vsockdump.protocols"
 _MOST: Final = 255  # protocols; a column of the batch holds their codes
 

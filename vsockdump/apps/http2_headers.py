@@ -1,0 +1,93 @@
+"""Header blocks of HTTP/2: HPACK (RFC 7541), also where the table's beginning is not known.
+
+What an encoder has put into its table before the capture began, or while packets were lost,
+can never be learnt.  Entries are counted from the newest, so those that were seen since are
+right all the same; a header that refers to an older one is lost, and only that header.
+
+Rules for editors: hpack decodes; this module is imported when a parser is made.  A table
+must never be a guess: after anything that was not decoded to its end, it begins anew.
+"""
+
+from typing import Final, NamedTuple
+
+from hpack import Decoder, HPACKError
+from hpack.table import HeaderTable
+
+from vsockdump.apps.message import Value
+from vsockdump.apps.values import lenient
+
+MOST_BLOCK: Final = 64 << 10  # bytes of a block, compressed
+MOST_HEADERS: Final = 64 << 10  # bytes of a block's headers, counted as HTTP/2 does
+MOST_TABLE: Final = 64 << 10  # bytes of a table
+
+LOST: Final = "[header table lost]"
+
+
+class Headers(NamedTuple):
+    """The headers of a block in order; `lost` could not be told, `why` says that none could."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    lost: int = 0
+    why: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all headers of the block."""
+        return not (self.lost or self.why)
+
+    def get(self, name: str) -> str | None:
+        """The first header of that name."""
+        return next((value for own, value in self.pairs if own == name), None)
+
+    def fields(self) -> dict[str, Value]:
+        """All of them by name; one that is repeated has a list."""
+        found: dict[str, list[str]] = {}
+        for name, value in self.pairs:
+            found.setdefault(name, []).append(value)
+        shown: dict[str, Value] = {
+            name: values[0] if len(values) == 1 else values for name, values in found.items()
+        }
+        if self.lost:
+            shown[LOST] = self.lost
+        if self.why:
+            shown["(not decoded)"] = self.why
+        return shown
+
+
+class HeaderBlocks:
+    """The header blocks of one side, in order."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the table: bytes were lost."""
+        self._decoder = Decoder(MOST_HEADERS)
+        self._decoder.header_table = _LateTable()
+        self._decoder.max_allowed_table_size = MOST_TABLE
+
+    def decode(self, block: bytes) -> Headers:
+        """A whole block."""
+        try:
+            found = list(self._decoder.decode(block, raw=True))
+        except HPACKError as error:
+            self.restart()
+            return Headers(why=str(error))
+        pairs = tuple((lenient(name), lenient(value)) for name, value in found if name)
+        return Headers(pairs, len(found) - len(pairs))
+
+
+_LOST_ENTRY: Final = (b"", b"")  # no header has such a name
+
+
+class _LateTable(HeaderTable):
+    """A table of which only the newest entries are known.
+
+    Entries whose name is lost are kept, so that the others' places are right.  They count
+    for less than they should, and entries then leave later than the encoder's: it does not
+    refer to these.
+    """
+
+    def get_by_index(self, index: int) -> tuple[bytes, bytes]:
+        known = len(self.STATIC_TABLE) + len(self.dynamic_entries)
+        return _LOST_ENTRY if index > known else super().get_by_index(index)
