@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from vsockdump.apps.byte_stream import KEPT, Body
 
 PREFIX: Final = 5
-_MOST_INFLATED: Final = 4 << 20  # bytes that a message is decompressed to, to learn its size
+_MOST_INFLATED: Final = 1 << 20  # bytes that a message is decompressed to, to learn its size
 
 
 class GrpcMessage(NamedTuple):

@@ -29,7 +29,7 @@ from vsockdump.apps.protocol import (
     Protocol,
     Score,
 )
-from vsockdump.apps.values import content_value
+from vsockdump.apps.texts import text_of
 
 if TYPE_CHECKING:
     from vsockdump.apps.http2_headers import Headers
@@ -227,7 +227,7 @@ class Http2(Parser):
         why = _name(ErrorCode, frame.error_code)
         fields: dict[str, Value] = {"last_stream": frame.last_stream_id, "error": why}
         if frame.additional_data:
-            fields["debug"] = content_value(frame.additional_data)
+            fields["debug"] = text_of(frame.additional_data)
         summary = f"GOAWAY {why}, last #{frame.last_stream_id}"
         yield Message("http2", summary, fields=fields, size=size)
 

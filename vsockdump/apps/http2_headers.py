@@ -14,7 +14,7 @@ from hpack import Decoder, HPACKError
 from hpack.table import HeaderTable
 
 from vsockdump.apps.message import Value
-from vsockdump.apps.values import lenient
+from vsockdump.apps.texts import text_of
 
 MOST_BLOCK: Final = 64 << 10  # bytes of a block, compressed
 MOST_HEADERS: Final = 64 << 10  # bytes of a block's headers, counted as HTTP/2 does
@@ -73,7 +73,7 @@ class HeaderBlocks:
         except HPACKError as error:
             self.restart()
             return Headers(why=str(error))
-        pairs = tuple((lenient(name), lenient(value)) for name, value in found if name)
+        pairs = tuple((text_of(name), text_of(value)) for name, value in found if name)
         return Headers(pairs, len(found) - len(pairs))
 
 

@@ -14,13 +14,13 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
 
-from vsockdump.apps.byte_stream import KEPT
+from vsockdump.apps.byte_stream import KEPT, Body
 from vsockdump.apps.grpc_messages import GrpcMessage, GrpcMessages, inflated, is_just_one
 from vsockdump.apps.http2_headers import LOST, Headers
 from vsockdump.apps.message import Call, Fields, Kind, Message, Value
 from vsockdump.apps.protobuf import Schema
 from vsockdump.apps.rpc_status import StatusCode, status_text
-from vsockdump.apps.values import content_value
+from vsockdump.apps.texts import cut_of, is_text, text_of
 
 _GRPC: Final = "application/grpc"
 
@@ -218,19 +218,19 @@ class Exchange:
 
     def _payload(self, asks: bool, half: _Half, message: GrpcMessage) -> dict[str, Value]:
         """The fields for what a message holds."""
-        fields: dict[str, Value] = {}
         body = message.body
+        fields: dict[str, Value] = {**cut_of(body)}
         head = half.head or Headers()
         if message.is_compressed:
             encoding = head.get("grpc-encoding") or "unknown"
             fields["compressed"] = f"{encoding}, {body.size} bytes"
             plain = inflated(body, encoding)
             if plain is None:
-                return fields | {"message": content_value(body.data, body.size)}
+                return fields | {"message": _content(body)}
             body = plain
         kind = (head.get("content-type") or "").partition(";")[0].removeprefix(_GRPC)
         if kind not in ("", "+proto"):
-            return fields | {"message": content_value(body.data, body.size)}
+            return fields | {"message": _content(body)}
         decode = self._schema.request if asks else self._schema.response
         return fields | {"message": decode(*self._names, body)}
 
@@ -287,11 +287,16 @@ class Exchange:
         if headers is not None:
             fields["headers"] = headers.fields()
         if half is not None and half.body_size:
-            fields["body_size"] = half.body_size
-            fields["body"] = content_value(bytes(half.body), half.body_size)
+            body = Body(bytes(half.body), half.body_size, half.missing)
+            fields |= {"body": _content(body), **cut_of(body)}
         if why:
             fields["(unfinished)"] = why
         return fields
+
+
+def _content(body: Body) -> Value:
+    """A body as text, if it reads as one."""
+    return text_of(body.data) if is_text(body.data) else body.data
 
 
 def _is_head(headers: Headers, half: _Half, end: bool) -> bool:

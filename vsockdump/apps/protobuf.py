@@ -3,23 +3,24 @@
 Without a schema, numbers of fields are their names, and what a field of bytes is can only be
 guessed: text, a message, or bytes.  With one, google.protobuf decodes.
 
-Rules for editors: payloads are hostile and often cut short (snaplen, KEPT).  Depth, number
-of fields and length of values are bounded, and what is left out is counted in the result.
-google.protobuf is imported only where descriptors are asked for.
+Rules for editors: payloads are hostile and often cut short (snaplen, KEPT).  Depth and number
+of fields are bounded, and what is left out is counted in the result.  Decoding costs more
+than all the rest of a call and is seldom looked at: it is done when it is.  google.protobuf
+is imported only where descriptors are asked for.
 
 Not bbpb, the library for messages without a schema: it takes whole messages only, and a
 capture with a snaplen has few of these; on bytes that nest deeply it runs into Python's
 limit of recursion.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, cached_property
 from typing import Any, Final, NamedTuple
 
 from vsockdump.apps.byte_stream import Body, ProtocolError
 from vsockdump.apps.message import Value
 from vsockdump.apps.registry import DecodeError
-from vsockdump.apps.values import bytes_value, content_value, readable, text_value
+from vsockdump.apps.texts import bytes_of
 
 MOST_DEPTH: Final = 16  # messages within messages
 MOST_FIELDS: Final = 500  # of a payload, all its messages together
@@ -111,17 +112,40 @@ class _Budget:
         return False
 
 
-def guess(body: Body) -> Value:
-    """A message of which nothing is known, as a mapping; what is none, as it is."""
+class Decoded(Mapping[str, Value]):
+    """What a payload holds, decoded when somebody looks."""
+
+    def __init__(self, decode: Callable[[], Mapping[str, Value]]) -> None:
+        self._decode = decode
+
+    @cached_property
+    def _fields(self) -> Mapping[str, Value]:
+        return self._decode()
+
+    def __getitem__(self, name: str) -> Value:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return repr(self._fields)
+
+
+def guess(body: Body) -> Mapping[str, Value]:
+    """A message of which nothing is known."""
     budget = _Budget()
     try:
         shown = _guess_fields(body.data, body.is_whole, budget, 0)
     except ProtocolError:
-        return content_value(body.data, body.size)
+        return bytes_of(body)
     return _with_counts(shown, body, budget)
 
 
-def _with_counts(shown: dict[str, Value], body: Body, budget: _Budget) -> Value:
+def _with_counts(shown: dict[str, Value], body: Body, budget: _Budget) -> Mapping[str, Value]:
     if budget.left_out:
         shown[LEFT_OUT] = f"{budget.left_out} fields beyond the limit of {MOST_FIELDS}"
     if not body.is_whole:
@@ -161,9 +185,9 @@ def _guess_value(field: Field, budget: _Budget, depth: int) -> Value:
 
 def _guess_cut(data: bytes, missing: int, budget: _Budget, depth: int) -> Value:
     """The same of bytes that are cut off: a message where a field of it is whole."""
-    text = readable(data)
+    text = _text(data)
     if text is not None and text.isprintable():
-        return f"{text_value(text)}… ({missing} bytes are missing)"
+        return f"{text}… ({missing} bytes are missing)"
     if depth < MOST_DEPTH:
         spent, left_out = budget.left, budget.left_out
         try:
@@ -171,7 +195,7 @@ def _guess_cut(data: bytes, missing: int, budget: _Budget, depth: int) -> Value:
                 return _guess_fields(data, False, budget, depth + 1)
         except ProtocolError:  # then it is no message
             budget.left, budget.left_out = spent, left_out
-    return bytes_value(data, len(data) + missing)
+    return bytes_of(Body(data, len(data) + missing, missing))
 
 
 def _guess_bytes(data: bytes, budget: _Budget, depth: int) -> Value:
@@ -180,16 +204,28 @@ def _guess_bytes(data: bytes, budget: _Budget, depth: int) -> Value:
     White space other than blanks speaks for a message: its first field is often number 1, of
     bytes, and its key is then a line feed.
     """
-    text = readable(data)
+    text = _text(data)
     if text is not None and text.isprintable():
-        return text_value(text)
+        return text
     if depth < MOST_DEPTH:
         spent, left_out = budget.left, budget.left_out
         try:
             return _guess_fields(data, True, budget, depth + 1)
         except ProtocolError:  # then it is no message
             budget.left, budget.left_out = spent, left_out
-    return bytes_value(data) if text is None else text_value(text)
+    return data if text is None else text
+
+
+_SPACES: Final = str.maketrans("", "", "\t\n\r")
+
+
+def _text(data: bytes) -> str | None:
+    """The bytes as text, if they are UTF-8 without control characters but white space."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text.translate(_SPACES).isprintable() else None
 
 
 # --- with a schema --------------------------------------------------------------------------
@@ -202,13 +238,13 @@ class Schema:
         self._pool = pool
         self._methods: dict[tuple[str, str], tuple[Any, Any]] = {}
 
-    def request(self, service: str, method: str, body: Body) -> Value:
+    def request(self, service: str, method: str, body: Body) -> Decoded:
         """What a method is asked; guessed where no descriptor names the method."""
-        return self._decode(self._types(service, method)[0], body)
+        return Decoded(lambda: self._decode(self._types(service, method)[0], body))
 
-    def response(self, service: str, method: str, body: Body) -> Value:
+    def response(self, service: str, method: str, body: Body) -> Decoded:
         """What a method answers; guessed where no descriptor names the method."""
-        return self._decode(self._types(service, method)[1], body)
+        return Decoded(lambda: self._decode(self._types(service, method)[1], body))
 
     def _types(self, service: str, method: str) -> tuple[Any, Any]:
         """Classes of the messages of a method; None: not known.  Only known ones are kept."""
@@ -228,7 +264,7 @@ class Schema:
         return types
 
     @staticmethod
-    def _decode(type_: Any, body: Body) -> Value:
+    def _decode(type_: Any, body: Body) -> Mapping[str, Value]:
         if type_ is None:
             return guess(body)
         from google.protobuf.message import DecodeError as NotDecoded
@@ -276,7 +312,7 @@ def _is_map(field: Any) -> bool:
 def _named_map(field: Any, value: Mapping[Any, Any], budget: _Budget, depth: int) -> Value:
     of_value = field.message_type.fields_by_name["value"]
     return {
-        text_value(str(key)): _named_value(of_value, value[key], budget, depth)
+        str(key): _named_value(of_value, value[key], budget, depth)
         for key in value
         if budget.spend()
     }
@@ -290,9 +326,7 @@ def _named_value(field: Any, value: Any, budget: _Budget, depth: int) -> Value:
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)
         return value if known is None else str(known.name)
-    if isinstance(value, str):
-        return text_value(value)
-    return bytes_value(value) if isinstance(value, bytes) else value
+    return value
 
 
 @cache

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from vsockdump.apps.byte_stream import Body, ByteStream, ProtocolError, Steps
 from vsockdump.apps.chains import chained
 from vsockdump.apps.message import Call, Fields, Kind, Message, Value
-from vsockdump.apps.protobuf import LEFT_OUT, Field, fields_of, schema
+from vsockdump.apps.protobuf import LEFT_OUT, Decoded, Field, fields_of, schema
 from vsockdump.apps.protocol import (
     CERTAIN,
     Context,
@@ -28,7 +28,7 @@ from vsockdump.apps.protocol import (
     Score,
 )
 from vsockdump.apps.rpc_status import StatusCode, status_text
-from vsockdump.apps.values import lenient
+from vsockdump.apps.texts import cut_of, text_of
 
 _HEADER: Final = Struct(">IIBB")
 _MOST_DATA: Final = 4 << 20
@@ -59,7 +59,7 @@ class Flags(IntFlag):
 _TYPES: Final = {int(type_): type_.name for type_ in Type}
 _ALL_FLAGS: Final = sum(Flags)
 
-Decode = Callable[[str, str, Body], Value]  # service, method, payload
+Decode = Callable[[str, str, Body], Decoded]  # service, method, payload
 
 
 class _Frame(NamedTuple):
@@ -134,7 +134,7 @@ class TtRpc(Parser):
             return self._response(frame, body)
         if frame.type == Type.DATA:
             return self._data(side, frame, body)
-        return Message("ttrpc", f"type {frame.type} #{frame.stream}", fields=_fields(frame))
+        return Message("ttrpc", f"type {frame.type} #{frame.stream}", fields=_fields(frame, body))
 
     def _request(self, frame: _Frame, body: Body) -> Message:
         request = read_request(body)
@@ -144,10 +144,11 @@ class TtRpc(Parser):
         self._streams[frame.stream] = stream
         fields = _fields(
             frame,
+            body,
             service=request.service,
             method=request.method,
-            timeout_ns=request.timeout_ns,
-            metadata=request.metadata,
+            timeout_ns=request.timeout_ns or None,
+            metadata=request.metadata or None,
             payload=self._payload(stream, request.payload, self._schema.request),
         )
         call = Call(frame.stream, stream.name)
@@ -161,8 +162,9 @@ class TtRpc(Parser):
             status = status_text(response.code, response.message)
         fields = _fields(
             frame,
-            service=stream.service,
-            method=stream.method,
+            body,
+            service=stream.service or None,
+            method=stream.method or None,
             status=status,
             payload=self._payload(stream, response.payload, self._schema.response),
         )
@@ -181,7 +183,7 @@ class TtRpc(Parser):
         asks = side == self._client
         decode = self._schema.request if asks else self._schema.response
         payload = None if frame.flags & Flags.NO_DATA else body
-        fields = _fields(frame, payload=self._payload(stream, payload, decode))
+        fields = _fields(frame, body, payload=self._payload(stream, payload, decode))
         if asks:
             return Message("ttrpc", summary, fields=fields)
         if is_last:
@@ -202,12 +204,13 @@ def _summary(stream: _Stream, frame: _Frame, what: str) -> str:
     return f"{_method(stream)} #{frame.stream} {what}".lstrip()
 
 
-def _fields(frame: _Frame, **values: Value) -> Fields:
-    """The fields of a frame, and those of these that say something."""
+def _fields(frame: _Frame, body: Body, **values: Value) -> Fields:
+    """The fields of a frame, and those of these that are known."""
     own: dict[str, Value] = {"type": _type_name(frame.type), "stream": frame.stream}
     if frame.flags:
         own["flags"] = [flag.name for flag in Flags if frame.flags & flag]
-    return own | {name: value for name, value in values.items() if value not in (None, "", 0, {})}
+    known = {name: value for name, value in values.items() if value is not None}
+    return {**own, **known, **cut_of(body)}
 
 
 def _type_name(type_: int) -> str:
@@ -227,7 +230,7 @@ def read_request(body: Body) -> Request:
         elif isinstance(field.value, int):
             continue
         elif field.number in texts:
-            texts[field.number] = lenient(field.value)
+            texts[field.number] = text_of(field.value)
         elif field.number == 3:
             payload = _body(field, field.value)
         elif field.number == 5:
@@ -246,7 +249,7 @@ def _pair(data: bytes, whole: bool) -> tuple[str, str]:
     texts = {1: "", 2: ""}
     for field in fields_of(data, whole):
         if field.number in texts and isinstance(field.value, bytes):
-            texts[field.number] = lenient(field.value)
+            texts[field.number] = text_of(field.value)
     return texts[1], texts[2]
 
 
@@ -272,7 +275,7 @@ def _status(data: bytes, whole: bool) -> tuple[int, str]:
         if field.number == 1 and isinstance(field.value, int):
             code = field.value
         elif field.number == 2 and isinstance(field.value, bytes):
-            message = lenient(field.value)
+            message = text_of(field.value)
     return code, message
 
 
