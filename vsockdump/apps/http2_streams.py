@@ -172,7 +172,8 @@ class Exchange:
         self._halves[side].has_ended = True
         fields: dict[str, Value] = {"stream": self.stream, "reset": why}
         size = self._halves[side].take_size()
-        yield Message(self._protocol, self._summary(why), kind, fields, call, size)
+        summary = self._summary("RST_STREAM" if call else why)
+        yield Message(self._protocol, summary, kind, fields, call, size)
 
     # --- what is said --------------------------------------------------------------------------
 
@@ -198,7 +199,7 @@ class Exchange:
         if half.trailers is not None:
             fields["trailers"] = half.trailers.fields()
         call = Call(self._key, self._method, error)
-        summary = self._summary(status, why)
+        summary = self._summary("" if error else status, why)
         return Message(self._protocol, summary, Kind.RESPONSE, fields, call, half.take_size())
 
     def _said_grpc(self, side: int, half: _Half, message: GrpcMessage) -> Message:

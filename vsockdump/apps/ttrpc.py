@@ -168,8 +168,10 @@ class TtRpc(Parser):
             status=status,
             payload=self._payload(stream, response.payload, self._schema.response),
         )
-        call = Call(frame.stream, _method(stream), status if response.code else None)
-        return Message("ttrpc", _summary(stream, frame, status), Kind.RESPONSE, fields, call)
+        error = status if response.code else None
+        call = Call(frame.stream, _method(stream), error)
+        summary = _summary(stream, frame, "" if error else status)
+        return Message("ttrpc", summary, Kind.RESPONSE, fields, call)
 
     def _data(self, side: int, frame: _Frame, body: Body) -> Message:
         """Streamed data.  The server's last ends the call; no Response needs to follow."""
@@ -201,7 +203,7 @@ def _method(stream: _Stream) -> str:
 
 
 def _summary(stream: _Stream, frame: _Frame, what: str) -> str:
-    return f"{_method(stream)} #{frame.stream} {what}".lstrip()
+    return f"{_method(stream)} #{frame.stream} {what}".strip()
 
 
 def _fields(frame: _Frame, body: Body, **values: Value) -> Fields:
