@@ -23,7 +23,10 @@ def _collect(requests: Iterable[Struct], _context: grpc.ServicerContext) -> Stru
     return list(requests)[-1]
 
 
-_CODEC = {"request_deserializer": Struct.FromString, "response_serializer": Struct.SerializeToString}
+_CODEC = {
+    "request_deserializer": Struct.FromString,
+    "response_serializer": Struct.SerializeToString,
+}
 _METHODS = {
     "Hello": grpc.unary_unary_rpc_method_handler(lambda request, _context: request, **_CODEC),
     "Refuse": grpc.unary_unary_rpc_method_handler(_refuse, **_CODEC),

@@ -111,7 +111,7 @@ class Http2(Parser):
         self._schema = schema(context.setting.descriptors)
         self._headers = (HeaderBlocks(), HeaderBlocks())
         self._streams: dict[int, Exchange] = {}
-        self._client = 0
+        self._client = context.opening.likely_client
         self._is_midway = False  # bytes were lost: streams may be open that were not seen
         self._largest = [_SMALL, _SMALL]  # frames that each side may send
         self._forgotten = self._remarked = 0  # streams beyond MOST_STREAMS
@@ -277,6 +277,8 @@ class Http2(Parser):
         if frame.type == Type.PUSH_PROMISE:
             yield from self._pushed(side, frame, headers, all_size)
             return
+        if self._is_midway:
+            self._learn_client(side, headers)
         exchange = self._exchange(side, frame.stream_id, opens=side == self._client)
         if exchange is not None:
             exchange.count(side, all_size)
@@ -308,6 +310,15 @@ class Http2(Parser):
             return self._headers[stream.side].decode(bytes(block)), all_size
         self._headers[stream.side].restart()
         return Headers(why=f"not captured, or more than {MOST_BLOCK} bytes"), all_size
+
+    def _learn_client(self, side: int, headers: "Headers") -> None:
+        """Who asks is known from a preface or, without one, from the first headers."""
+        if headers.get(":method") is not None:
+            self._client = side
+        elif headers.get(":status") is not None or headers.get("grpc-status") is not None:
+            self._client = 1 - side
+        for exchange in self._streams.values():
+            exchange.client = self._client
 
     def _pushed(self, side: int, frame: Any, headers: "Headers", size: int) -> Iterator[Message]:
         """The server will answer what the client has not asked."""

@@ -146,9 +146,14 @@ class Exchange:
         """The side has ended its half of the stream."""
         half = self._halves[side]
         half.has_ended = True
-        if half.is_said:
+        if half.is_said or not (half.head or half.trailers or self._is_asked_of(side)):
             return
         yield self._asked(half) if side == self.client else self._answered(half)
+
+    def _is_asked_of(self, side: int) -> bool:
+        """Whether the side has to answer what was seen of the other's request."""
+        other = self._halves[1 - side]
+        return side != self.client and bool(other.head or other.is_said)
 
     def cut(self, side: int, why: str) -> Iterator[Message]:
         """Frames of a side are lost, or it sends no more: say what is known of a message."""
@@ -206,7 +211,7 @@ class Exchange:
         """A message of gRPC; the client's first is the request."""
         size = half.take_size(message.unread)
         asks = side == self.client
-        is_first = asks and not half.is_said
+        is_first = asks and not half.is_said and half.head is not None
         fields = self._fields(half.head if is_first else None)
         fields |= self._payload(asks, half, message)
         if is_first:

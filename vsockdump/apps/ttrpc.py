@@ -37,6 +37,7 @@ _MOST_METADATA: Final = 100
 _SERVICE_KEY: Final = b"\x0a"  # of a Request's first two fields
 _METHOD_KEY: Final = b"\x12"
 _NAME: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_.]*")
+_CUT: Final = "…"  # behind a name that is cut short
 _LONGEST_NAME: Final = 127  # bytes of a service's name, to be recognised
 
 
@@ -111,7 +112,7 @@ class TtRpc(Parser):
         super().__init__(context)
         self._schema = schema(context.setting.descriptors)
         self._streams: dict[int, _Stream] = {}
-        self._client = 0
+        self._client = context.opening.likely_client
 
     def messages(self, stream: ByteStream) -> Steps:
         """See Parser."""
@@ -131,6 +132,7 @@ class TtRpc(Parser):
             self._client = side
             return self._request(frame, body)
         if frame.type == Type.RESPONSE:
+            self._client = 1 - side
             return self._response(frame, body)
         if frame.type == Type.DATA:
             return self._data(side, frame, body)
@@ -163,8 +165,6 @@ class TtRpc(Parser):
         fields = _fields(
             frame,
             body,
-            service=stream.service or None,
-            method=stream.method or None,
             status=status,
             payload=self._payload(stream, response.payload, self._schema.response),
         )
@@ -232,7 +232,7 @@ def read_request(body: Body) -> Request:
         elif isinstance(field.value, int):
             continue
         elif field.number in texts:
-            texts[field.number] = text_of(field.value)
+            texts[field.number] = text_of(field.value) + _CUT * bool(field.missing)
         elif field.number == 3:
             payload = _body(field, field.value)
         elif field.number == 5:
