@@ -74,7 +74,21 @@ class HeaderBlocks:
             self.restart()
             return Headers(why=str(error))
         pairs = tuple((text_of(name), text_of(value)) for name, value in found if name)
+        if not _may_be(pairs):
+            self.restart()
+            return Headers(why="the header table does not fit; packets may be missing")
         return Headers(pairs, len(found) - len(pairs))
+
+
+def _may_be(pairs: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a block may have such headers.
+
+    Packets can be lost without a trace until the other side has counted them.  The entries
+    of the table are then not those that are meant, which shows when a name stands twice that
+    may not.
+    """
+    pseudo = [name for name, _value in pairs if name.startswith(":")]
+    return len(set(pseudo)) == len(pseudo) and not {":method", ":status"} <= set(pseudo)
 
 
 _LOST_ENTRY: Final = (b"", b"")  # no header has such a name
