@@ -3,7 +3,7 @@
 A proxy stands between a client and a server on sockets of this machine and notes who sent
 what; the talk becomes a capture (talking.py), so that tests need none of the programs.
 Needs Debian's nbdkit, libnbd-bin, qemu-utils, diod, qemu-guest-agent, iperf3, systemd, curl,
-nghttp2-client and nghttp2-server.
+nghttp2-client, nghttp2-proxy and nghttp2-server.
 """
 
 import contextlib
@@ -210,6 +210,17 @@ def http2(folder: str) -> dict[str, list[Turn]]:
     return {f"http2-{number}": talk for number, talk in enumerate(proxy.talks, 1)}
 
 
+def h2c(folder: str) -> dict[str, list[Turn]]:
+    """An upgrade from HTTP/1, which nghttpx does before nghttpd."""
+    Path(f"{folder}/style.css").write_text("p { color: red }")
+    proxy = Proxy(PORT + 9, PORT + 8)
+    server = ("nghttpd", "--no-tls", "-d", folder, str(PORT + 6))
+    front = ("nghttpx", f"-f127.0.0.1,{PORT + 8};no-tls", f"-b127.0.0.1,{PORT + 6};;proto=h2")
+    with running(*server), running(*front):
+        run("nghttp", "-n", "-u", f"http://127.0.0.1:{PORT + 9}/style.css")
+    return {"h2c": proxy.talks[0]}
+
+
 SCENES: dict[str, Callable[[str], dict[str, list[Turn]]]] = {
     "nbdkit": nbdkit,
     "qemu-nbd": qemu_nbd,
@@ -219,6 +230,7 @@ SCENES: dict[str, Callable[[str], dict[str, list[Turn]]]] = {
     "notify": notify,
     "grpc": grpc,
     "http2": http2,
+    "h2c": h2c,
 }
 
 

@@ -4,14 +4,12 @@ Rules for editors: messages know nothing of frames; one may begin and end anywhe
 Where bytes were lost, the boundaries are lost too, until a frame holds just one message.
 """
 
-import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from vsockdump.apps.byte_stream import KEPT, Body
 
 PREFIX: Final = 5
-_MOST_INFLATED: Final = 1 << 20  # bytes that a message is decompressed to, to learn its size
 
 
 class GrpcMessage(NamedTuple):
@@ -93,24 +91,3 @@ def is_just_one(data: bytes, size: int) -> bool:
         and data[0] <= 1
         and PREFIX + int.from_bytes(data[1:PREFIX], "big") == size
     )
-
-
-def inflated(body: Body, encoding: str) -> Body | None:
-    """A message without its compression; None where that is not known or not what it says.
-
-    Not beyond _MOST_INFLATED: the size is then that, at least.
-    """
-    if encoding not in ("gzip", "deflate"):
-        return None
-    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either header
-    try:
-        kept = inflate.decompress(body.data, KEPT)
-        size, part = len(kept), kept
-        while part and size < _MOST_INFLATED:
-            part = inflate.decompress(inflate.unconsumed_tail, KEPT)
-            size += len(part)
-    except zlib.error:
-        return None
-    if not body.is_whole:
-        size += body.size - len(body.data)  # at least
-    return Body(kept, size, body.missing)

@@ -116,9 +116,11 @@ class Http2(Parser):
         self._largest = [_SMALL, _SMALL]  # frames that each side may send
         self._forgotten = self._remarked = 0  # streams beyond MOST_STREAMS
 
-    def upgraded(self, verb: str, path: str, key: Hashable) -> None:
-        """Stream 1 is the answer to a request in HTTP/1, whose call has this key."""
-        exchange = Exchange(1, self._client, self._schema, key=key)
+    def upgraded(self, client: int, label: str, key: Hashable) -> None:
+        """Stream 1 answers a request of HTTP/1: its method and path, and the key of its call."""
+        self._client = client
+        verb, _space, path = label.partition(" ")
+        exchange = Exchange(1, client, self._schema, key=key)
         exchange.begin(verb, path)
         self._streams[1] = exchange
 

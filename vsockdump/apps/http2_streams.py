@@ -8,6 +8,7 @@ Rules for editors: frames are read in http2.py; here is what they mean.  Everyth
 missing: a stream can have begun before the capture, or go on behind a gap.
 """
 
+import zlib
 from collections.abc import Hashable, Iterator
 from enum import Enum, auto
 from http import HTTPStatus
@@ -15,12 +16,14 @@ from typing import Final
 from urllib.parse import unquote
 
 from vsockdump.apps.byte_stream import KEPT, Body
-from vsockdump.apps.grpc_messages import GrpcMessage, GrpcMessages, inflated, is_just_one
+from vsockdump.apps.content import UnknownCoding, content_fields, undone
+from vsockdump.apps.grpc_messages import GrpcMessage, GrpcMessages, is_just_one
+from vsockdump.apps.http import label
 from vsockdump.apps.http2_headers import LOST, Headers
 from vsockdump.apps.message import Call, Fields, Kind, Message, Value
 from vsockdump.apps.protobuf import Schema
 from vsockdump.apps.rpc_status import StatusCode, status_text
-from vsockdump.apps.texts import cut_of, is_text, text_of
+from vsockdump.apps.texts import bytes_of, cut_of
 
 _GRPC: Final = "application/grpc"
 
@@ -76,7 +79,7 @@ class Exchange:
         self.stream = stream
         self.client = client
         self._schema = schema
-        self._key = stream if key is None else key
+        self._key = ("stream", stream) if key is None else key
         self._what = _What.UNKNOWN
         self._halves = (_Half(is_midway), _Half(is_midway))
         self._verb = ""
@@ -171,8 +174,9 @@ class Exchange:
         if side == self.client:
             yield from self.cut(side, why)
         answer = self._halves[1 - self.client]
-        call = None if answer.is_said else Call(self._key, self._method, why)
-        kind = Kind.MESSAGE if side == self.client or answer.is_said else Kind.RESPONSE
+        own = side == self.client
+        call = None if answer.is_said else Call(self._key, self._method, why, own=own)
+        kind = Kind.MESSAGE if own or answer.is_said else Kind.RESPONSE
         answer.is_said = answer.has_ended = True
         self._halves[side].has_ended = True
         fields: dict[str, Value] = {"stream": self.stream, "reset": why}
@@ -230,13 +234,15 @@ class Exchange:
         if message.is_compressed:
             encoding = head.get("grpc-encoding") or "unknown"
             fields["compressed"] = f"{encoding}, {body.size} bytes"
-            plain = inflated(body, encoding)
-            if plain is None:
-                return fields | {"message": _content(body)}
-            body = plain
+            try:
+                data, is_whole = undone(body.data, (encoding,), body.is_whole)
+            except (zlib.error, UnknownCoding) as error:
+                fields["not decoded"] = str(error)
+                return fields | {"message": bytes_of(body)}
+            body = Body(data, len(data) + (not is_whole))
         kind = (head.get("content-type") or "").partition(";")[0].removeprefix(_GRPC)
         if kind not in ("", "+proto"):
-            return fields | {"message": _content(body)}
+            return fields | {"message": content_fields(body)}
         decode = self._schema.request if asks else self._schema.response
         return fields | {"message": decode(*self._names, body)}
 
@@ -274,7 +280,7 @@ class Exchange:
         """For statistics; empty where the request was not seen, or its path is lost."""
         if self._what is _What.GRPC:
             return self._path.removeprefix("/")
-        return f"{self._verb} {self._path.partition('?')[0]}" if self._path else ""
+        return label(self._verb, self._path) if self._path else ""
 
     def _summary(self, what: str = "", why: str = "") -> str:
         name = self._method if self._what is _What.GRPC else f"{self._verb} {self._path}".strip()
@@ -294,15 +300,16 @@ class Exchange:
             fields["headers"] = headers.fields()
         if half is not None and half.body_size:
             body = Body(bytes(half.body), half.body_size, half.missing)
-            fields |= {"body": _content(body), **cut_of(body)}
+            fields["body"] = content_fields(body, _codings(headers))
         if why:
             fields["(unfinished)"] = why
         return fields
 
 
-def _content(body: Body) -> Value:
-    """A body as text, if it reads as one."""
-    return text_of(body.data) if is_text(body.data) else body.data
+def _codings(headers: Headers | None) -> tuple[str, ...]:
+    """How a body is coded."""
+    names = (headers and headers.get("content-encoding")) or ""
+    return tuple(name.strip().lower() for name in names.split(",") if name.strip())
 
 
 def _is_head(headers: Headers, half: _Half, end: bool) -> bool:

@@ -25,7 +25,7 @@ from vsockdump.apps.texts import bytes_of
 MOST_DEPTH: Final = 16  # messages within messages
 MOST_FIELDS: Final = 500  # of a payload, all its messages together
 LEFT_OUT: Final = "(left out)"  # the name that counts what the caps cut
-MISSING: Final = "(missing)"  # the name that counts the bytes which are not there
+MISSING: Final = "(missing)"  # the name that says so of a message that is cut short
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; groups are long deprecated
 _FIXED: Final = {_FIXED64: 8, _FIXED32: 4}
@@ -149,7 +149,7 @@ def _with_counts(shown: dict[str, Value], body: Body, budget: _Budget) -> Mappin
     if budget.left_out:
         shown[LEFT_OUT] = f"{budget.left_out} fields beyond the limit of {MOST_FIELDS}"
     if not body.is_whole:
-        shown[MISSING] = f"{body.size - len(body.data)} bytes"
+        shown[MISSING] = "the rest"
     return shown
 
 

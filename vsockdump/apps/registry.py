@@ -21,6 +21,11 @@ _MODULES: Final[tuple[str, ...]] = (  # of vsockdump.apps, by how often they are
     "ttrpc",
     "http2",
     "ethernet",  # before HTTP, as one that begins with a request of it is surer to be a tunnel
+    "http",
+    "websocket",
+    "tls",
+    "ssh",
+    "adb",
     "framed",
     "iperf3",
     "nbd",
