@@ -3,7 +3,7 @@
 A proxy stands between a client and a server on sockets of this machine and notes who sent
 what; the talk becomes a capture (talking.py), so that tests need none of the programs.
 Needs Debian's nbdkit, libnbd-bin, qemu-utils, diod, qemu-guest-agent, iperf3, systemd, curl,
-nghttp2-client, nghttp2-proxy and nghttp2-server.
+nghttp2-client, nghttp2-proxy and nghttp2-server, and PyPI's grpcio.
 """
 
 import contextlib

@@ -5,7 +5,6 @@ import zlib
 from pathlib import Path
 
 import pytest
-from grpc_peers import SERVICE
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -39,6 +38,7 @@ from vsockdump.apps.http2_headers import LOST, HeaderBlocks
 from vsockdump.apps.message import Kind, Message
 from vsockdump.apps.protocol import Setting
 
+SERVICE = "demo.Greeter"  # of the recording
 READ = "grpc.AgentService/ReadStdout"
 ASKED = made("grpc.ReadRequest", container_id="c")
 _GRPC = {"_method": "POST", "content_type": "application/grpc"}

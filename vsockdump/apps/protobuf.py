@@ -313,7 +313,7 @@ def _named_map(field: Any, value: Mapping[Any, Any], budget: _Budget, depth: int
     of_value = field.message_type.fields_by_name["value"]
     return {
         str(key): _named_value(of_value, value[key], budget, depth)
-        for key in value
+        for key in sorted(value)  # the library has no order
         if budget.spend()
     }
 
