@@ -34,7 +34,8 @@ from talking import END, Cut, Heard, Turn, heard
 
 from vsockdump.apps import grpc_messages, http2
 from vsockdump.apps.byte_stream import KEPT
-from vsockdump.apps.http2_headers import LOST, HeaderBlocks
+from vsockdump.apps.header_blocks import HeaderBlocks
+from vsockdump.apps.http2_headers import LOST
 from vsockdump.apps.message import Kind, Message
 from vsockdump.apps.protocol import Setting
 

@@ -5,7 +5,7 @@ SETTINGS, PING and GOAWAY are said; a PING and its answer are a call, whose late
 round trip.  WINDOW_UPDATE, PRIORITY and unknown frames say nothing of their own.
 
 Rules for editors: frames of several streams are mixed, and any of them can be cut.  What is
-kept is bounded by MOST_STREAMS and by the sizes in http2_headers.py and byte_stream.py.
+kept is bounded by MOST_STREAMS and by the sizes in header_blocks.py and byte_stream.py.
 
 Not h2, the library: it is an end of a connection, which enforces what its peer may do; a
 capture begins late, has gaps, and must go on.
@@ -13,10 +13,11 @@ capture begins late, has gaps, and must go on.
 
 from collections.abc import Callable, Generator, Hashable, Iterator
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vsockdump.apps.byte_stream import Body, ByteStream, Ended, Lost, ProtocolError, Steps
 from vsockdump.apps.chains import chained
+from vsockdump.apps.http2_headers import Headers
 from vsockdump.apps.http2_streams import Exchange
 from vsockdump.apps.message import Call, Kind, Message, Value
 from vsockdump.apps.protobuf import schema
@@ -30,9 +31,6 @@ from vsockdump.apps.protocol import (
     Score,
 )
 from vsockdump.apps.texts import text_of
-
-if TYPE_CHECKING:
-    from vsockdump.apps.http2_headers import Headers
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MOST_STREAMS: Final = 256  # of a connection that are followed at once
@@ -106,7 +104,7 @@ class Http2(Parser):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        from vsockdump.apps.http2_headers import HeaderBlocks
+        from vsockdump.apps.header_blocks import HeaderBlocks
 
         self._schema = schema(context.setting.descriptors)
         self._headers = (HeaderBlocks(), HeaderBlocks())
@@ -289,9 +287,9 @@ class Http2(Parser):
 
     def _read_block(
         self, stream: ByteStream, frame: Any, size: int
-    ) -> Generator[None, None, tuple["Headers", int]]:
+    ) -> Generator[None, None, tuple[Headers, int]]:
         """Its headers, CONTINUATIONs and all, and the bytes of all these frames."""
-        from vsockdump.apps.http2_headers import MOST_BLOCK, Headers
+        from vsockdump.apps.header_blocks import MOST_BLOCK
 
         body = yield from stream.body(size, MOST_BLOCK)
         if body.is_whole:
@@ -313,7 +311,7 @@ class Http2(Parser):
         self._headers[stream.side].restart()
         return Headers(why=f"not captured, or more than {MOST_BLOCK} bytes"), all_size
 
-    def _learn_client(self, side: int, headers: "Headers") -> None:
+    def _learn_client(self, side: int, headers: Headers) -> None:
         """Who asks is known from a preface or, without one, from the first headers."""
         if headers.get(":method") is not None:
             self._client = side
@@ -322,7 +320,7 @@ class Http2(Parser):
         for exchange in self._streams.values():
             exchange.client = self._client
 
-    def _pushed(self, side: int, frame: Any, headers: "Headers", size: int) -> Iterator[Message]:
+    def _pushed(self, side: int, frame: Any, headers: Headers, size: int) -> Iterator[Message]:
         """The server will answer what the client has not asked."""
         stream = frame.promised_stream_id
         verb, path = headers.get(":method") or "", headers.get(":path") or ""
