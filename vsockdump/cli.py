@@ -668,7 +668,13 @@ def _apps(
         if len(wishes) > 1 or arguments.proto:
             parser.error("--decode none decodes nothing and cannot be with --decode or --proto")
         return None
-    return DialogueOptions(decode_map(wishes), Setting(tuple(arguments.proto or ())))
+    ports = decode_map(wishes)
+    descriptors = tuple(arguments.proto or ())
+    if descriptors:
+        from vsockdump.apps.protobuf import schema
+
+        schema(descriptors)  # complains of a file that cannot be used, before anything is read
+    return DialogueOptions(ports, Setting(descriptors))
 
 
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":

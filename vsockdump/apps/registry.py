@@ -18,6 +18,8 @@ from vsockdump.apps.protocol import CERTAIN, OPENING, POSSIBLE, Opening, Prior, 
 from vsockdump.errors import UsageError
 
 _MODULES: Final[tuple[str, ...]] = (  # of vsockdump.apps, by how often they are met
+    "ttrpc",
+    "http2",
     "ethernet",  # before HTTP, as one that begins with a request of it is surer to be a tunnel
     "http",
     "websocket",
