@@ -309,8 +309,8 @@ class _Run:
         self._state = state
         self._tracker = state.tracker
         self._statistics = statistics
-        self._judge = self._judge_of(config)
         self._selection = wanted.selection
+        self._judge = self._judge_of(config)
         self._view = view
         self._follow = _follow(config)
         self._extract: Extract | None = None  # its directory is made by the run's user
