@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from vsockdump.apps.dialogues import DialogueOptions
-from vsockdump.output.follow import FollowOptions
-from vsockdump.output.rotation import RingBuffer, Savefiles
 from vsockdump.output.text import TextOptions
 
 if TYPE_CHECKING:
+    from vsockdump.apps.dialogues import DialogueOptions
     from vsockdump.output.extract import ExtractOptions
+    from vsockdump.output.follow import FollowOptions
+    from vsockdump.output.rotation import RingBuffer, Savefiles
 
 
 class LiveOptions(NamedTuple):
@@ -26,6 +26,12 @@ class LiveOptions(NamedTuple):
     control: bool = False
 
 
+class TuiOptions(NamedTuple):
+    """The terminal program: `max_copy` is the most bytes of the copy of a capture."""
+
+    max_copy: int = 4 << 30
+
+
 class Config(NamedTuple):
     """One run.  `read` and `write` are paths, "-" for stdin and stdout.
 
@@ -38,7 +44,7 @@ class Config(NamedTuple):
     severity of a finding with which the run fails.  `follow` shows the dialogue of a connection,
     `extract` writes streams to files; `export` names what packets become when they are written,
     "" leaves them as they are.  `apps` says how application protocols are decoded, None: not at
-    all.
+    all.  `tui` asks for the terminal program, for which `filter` is the first one of many.
     """
 
     read: str | None
@@ -53,16 +59,17 @@ class Config(NamedTuple):
     text: TextOptions = TextOptions()
     data: bool = False
     line_buffered: bool = False
-    rotation: Savefiles | RingBuffer | None = None
+    rotation: "Savefiles | RingBuffer | None" = None
     postrotate: str | None = None
     annotate: bool = False
     key_log: str | None = None
     fail_on: str | None = None
-    follow: FollowOptions | None = None
+    follow: "FollowOptions | None" = None
     extract: "ExtractOptions | None" = None
     export: str = ""
-    apps: DialogueOptions | None = None
+    apps: "DialogueOptions | None" = None
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()
     user: str | None = None
+    tui: TuiOptions | None = None
