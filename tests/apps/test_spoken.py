@@ -10,6 +10,7 @@ from test_http import TALK
 from test_tls import V12, V13, contexts, pem, talk
 from test_verify import changed
 
+RECORDED = Path(__file__).parent / "recorded"
 __all__ = ["pem"]  # a fixture
 
 
@@ -26,17 +27,22 @@ def said(capture: bytes | Path, folder: Path, *options: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("path", "expected"),
     [
-        ("k612_http.pcap", "8 application messages (8 of http): no difference"),
-        ("prog_http.pcapng", "8 application messages (8 of http): no difference"),
-        ("prog_ssh.pcapng", "8 application messages (8 of ssh): no difference"),
+        (CAPTURES / "k612_http.pcap", "8 application messages (8 of http)"),
+        (CAPTURES / "prog_http.pcapng", "8 application messages (8 of http)"),
+        (CAPTURES / "prog_ssh.pcapng", "8 application messages (8 of ssh)"),
+        (RECORDED / "grpc.pcap", "14 application messages (14 of http2)"),
+        (RECORDED / "h2c.pcap", "3 application messages (2 of http, 1 of http2)"),
+        (RECORDED / "http2-1.pcap", "6 application messages (6 of http2)"),
+        (RECORDED / "http2-2.pcap", "2 application messages (2 of http2)"),
     ],
+    ids=lambda value: value.name if isinstance(value, Path) else "",
 )
-def test_real_programs(name: str, expected: str, tmp_path: Path) -> None:
-    """Every request, response, banner and key exchange."""
-    (line,) = said(CAPTURES / name, tmp_path)
-    assert line.startswith(expected)
+def test_real_programs(path: Path, expected: str, tmp_path: Path) -> None:
+    """Every request, response, push, banner and key exchange."""
+    (line,) = said(path, tmp_path)
+    assert line.startswith(f"{expected}: no difference")
 
 
 @pytest.mark.parametrize("port", [80, 1024, 70000])
@@ -81,11 +87,19 @@ def test_only_the_first_packets(tmp_path: Path) -> None:
     assert line.startswith("2 application messages (2 of http): no difference")
 
 
-@pytest.mark.parametrize("talked", [{"connect": False}, {"lost": [3]}])
-def test_missing_bytes(talked: dict[str, object], tmp_path: Path) -> None:
-    """A connection with a gap is not compared, and that is said."""
-    (line,) = said(talk_capture(TALK[2:], **talked), tmp_path)  # type: ignore[arg-type]
-    assert "not compared: what is said in 1 connection of which bytes are missing" == line
+@pytest.mark.parametrize(
+    "capture",
+    [
+        talk_capture(TALK[2:], connect=False),
+        talk_capture(TALK[2:], lost=[3]),
+        talk_capture(TALK[:-2]),
+    ],
+    ids=["before", "lost", "open"],
+)
+def test_what_is_not_compared(capture: bytes, tmp_path: Path) -> None:
+    """A connection with a gap, or with an open call; it is said."""
+    (line,) = said(capture, tmp_path)
+    assert line.startswith("not compared: what is said in 1 connection of which bytes, or answers")
 
 
 def test_differences_are_told(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def _of_streams(streams: Streams) -> Iterator[str]:
     if streams.left_out:
         yield (
             f"not compared: what is said in {counted(streams.left_out, 'connection')} of which"
-            " bytes are missing"
+            " bytes, or answers, are missing"
         )
 
 

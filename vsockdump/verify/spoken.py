@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from vsockdump.apps import ssh, tls
-from vsockdump.apps.message import Kind, Message
+from vsockdump.apps.message import Kind, Message, Value
 from vsockdump.apps.tls_handshake import alert_name
 from vsockdump.verify.engine import text, texts
 
@@ -85,8 +85,34 @@ def _their_ssh(layer: Any) -> Iterator[str]:
         yield f"message {number}"
 
 
+# --- HTTP/2, gRPC ------------------------------------------------------------------------
+
+
+def _own_http2(message: Message) -> Iterator[str]:
+    """How a stream begins, on either side."""
+    headers = message.fields.get("headers")
+    if isinstance(headers, Mapping):
+        stream = message.fields["stream"]
+        yield from _head(stream, headers.get(":method"), headers.get(":path"))
+        yield from _head(stream, headers.get(":status"))
+
+
+def _their_http2(layer: Any) -> Iterator[str]:
+    stream = text(layer, "push_promise_promised_stream_id") or text(layer, "streamid")
+    yield from _head(stream, text(layer, "headers_method"), text(layer, "headers_path"))
+    yield from _head(stream, text(layer, "headers_status"))
+
+
+def _head(stream: Value, *fields: Value) -> Iterator[str]:
+    if any(fields):
+        yield " ".join((f"#{stream!s}", *map(str, fields)))
+
+
+# By the names that Wireshark has for them, and what we call what it calls so.
 PROTOCOLS: Final[Mapping[str, Spoken]] = {
     "http": Spoken(_own_http, _their_http),
+    "http2": Spoken(_own_http2, _their_http2),
     "tls": Spoken(_own_tls, _their_tls),
     "ssh": Spoken(_own_ssh, _their_ssh),
 }
+THEIR_NAMES: Final = {name: name for name in PROTOCOLS} | {"grpc": "http2"}

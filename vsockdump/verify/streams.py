@@ -35,7 +35,7 @@ from vsockdump.track.stream import Kind
 from vsockdump.track.stream import Streams as Pieces
 from vsockdump.track.tracker import Tracker
 from vsockdump.verify.engine import packets
-from vsockdump.verify.spoken import PROTOCOLS
+from vsockdump.verify.spoken import PROTOCOLS, THEIR_NAMES
 
 _MOST_WAITING: Final = 100_000  # words that one has said and the other has not
 _WHO: Final = ("vsockdump", "tshark")
@@ -48,8 +48,9 @@ class Streams:
     """The comparison of the messages of a capture file, of its first `limit` packets (0: all).
 
     `words` of each protocol were compared, `found` were said by one alone.  `left_out` is how
-    many connections are not compared, because bytes of them are missing: where messages begin
-    behind a gap both can only guess.
+    many connections are not compared: those of which bytes are missing, since where messages
+    begin behind a gap both can only guess, and those with calls that are not over, of which
+    tshark shows the parts and we the whole.
     """
 
     def __init__(self, path: str, limit: int = 0) -> None:
@@ -158,7 +159,7 @@ class _Made:
     """What is made of a capture for the engine: the export, and our words beside it.
 
     `decode_as` says which dissector is for which port, where all that is spoken there is of
-    one protocol; `broken` are the connections of which bytes are missing.
+    one protocol; `broken` are the connections of which bytes or answers are missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -184,6 +185,7 @@ class _Made:
             tracker.finish()
             for said in dialogues.finish():
                 words.write(_line(self._places, said))
+        self.broken.update(call.conn for call in dialogues.open_calls())
         self._name_ports(tracker, dialogues)
 
     def _note_gaps(self, pieces: Rows) -> None:
@@ -205,8 +207,8 @@ class _Made:
             port = int(port16(np.array([ends(connection)[1].port], np.uint32))[0])
             spoken[port].add(name_of(int(dialogues.of(connection.number)["code"])))
         for port, names in spoken.items():
-            if len(names) == 1 and (name := names.pop()) in PROTOCOLS:
-                self.decode_as[f"tcp.port=={port}"] = name
+            if len(names) == 1 and (name := names.pop()) in THEIR_NAMES:
+                self.decode_as[f"tcp.port=={port}"] = THEIR_NAMES[name]
 
 
 def _first(batches: Iterator[Batch], limit: int) -> Iterator[Batch]:
@@ -221,10 +223,8 @@ def _first(batches: Iterator[Batch], limit: int) -> Iterator[Batch]:
 
 def _line(place: int, said: Said) -> str:
     """The words of a message, a line each."""
-    spoken = PROTOCOLS.get(said.message.protocol)
-    if spoken is None or said.message.kind == MessageKind.NOTE:
+    name = THEIR_NAMES.get(said.message.protocol)
+    if name is None or said.message.kind == MessageKind.NOTE:
         return ""
-    words = spoken.ours(said.message)
-    return "".join(
-        json.dumps((place, said.conn, said.message.protocol, word)) + "\n" for word in words
-    )
+    words = PROTOCOLS[name].ours(said.message)
+    return "".join(json.dumps((place, said.conn, name, word)) + "\n" for word in words)
