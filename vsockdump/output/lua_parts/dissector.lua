@@ -1,0 +1,482 @@
+-- The dissector: calls Wireshark's own, tracks the frame on the first pass, and shows what is
+-- known of it on every pass: fields, findings as expert information, the Info column.
+--
+-- What a frame needs later is kept in few numbers a frame, since Wireshark asks for frames
+-- again, in any order: `kept` has five for each, the tables beside it only what is rare.
+
+local vsock = {}
+
+do
+  local format, floor, concat = string.format, math.floor, table.concat
+  local OP, TYPE, STATE = wire.op, wire.type, states.state
+  local RW, RST, REQUEST, CREDIT_UPDATE = OP.RW, OP.RST, OP.REQUEST, OP.CREDIT_UPDATE
+  local HEADERS = wire.headers_size
+
+  local proto = Proto("vsockdump", "vsockdump")
+  local sll_proto = Proto("vsockdump_sll", "vsockdump of cooked captures")
+  local builtin = DissectorTable.get("wtap_encap"):get_dissector(wtap_encaps.VSOCK)
+  local builtin_call = builtin.call
+  local interface_id = Field.new("frame.interface_id")
+  local interface_name = Field.new("frame.interface_name")
+  local ifindex = Field.new("sll.ifindex")
+
+  vsock.proto = proto
+  proto.prefs.ports = Pref.string(
+    "Ports and protocols", "",
+    "Protocol of a port, whatever the bytes look like: 1024=ttrpc,9000=http. Known are 9p,"
+      .. " grpc, http, http2, json, protobuf, ssh, tls, ttrpc, and every dissector of Wireshark."
+  )
+  proto.prefs.recognise = Pref.bool(
+    "Recognise protocols", true, "Tell the protocol of a connection by its first bytes"
+  )
+  proto.prefs.largest = Pref.uint(
+    "Longest message (bytes)", 1048576, "How much of one message is kept to put it together"
+  )
+  proto.prefs.info = Pref.bool(
+    "Own Info column", true, "Connection, operation, credit and findings in the Info column"
+  )
+
+  -- Fields and findings --------------------------------------------------------------------
+
+  local F, EXPERT = {}, {}
+
+  do
+    local all, experts = {}, {}
+    for at, field in ipairs(fields) do
+      local made
+      if field.kind == "framenum" then
+        local kind = field.name == "vsock.response_in" and frametype.RESPONSE or frametype.REQUEST
+        made = ProtoField.framenum(field.name, field.title, base.NONE, kind, 0, field.meaning)
+      elseif field.kind == "relative_time" then
+        made = ProtoField.relative_time(field.name, field.title, field.meaning)
+      elseif field.kind == "uint32" then
+        made = ProtoField.uint32(field.name, field.title, base.DEC, nil, 0, field.meaning)
+      elseif field.kind == "bytes" then
+        made = ProtoField.bytes(field.name, field.title, base.NONE, field.meaning)
+      else
+        made = ProtoField.string(field.name, field.title, base.UNICODE, field.meaning)
+      end
+      all[at], F[field.name] = made, made
+    end
+    proto.fields = all
+    local severities = {
+      chat = expert.severity.CHAT,
+      note = expert.severity.NOTE,
+      warn = expert.severity.WARN,
+      error = expert.severity.ERROR,
+    }
+    for bit, finding in pairs(findings) do
+      if finding.name then
+        EXPERT[bit] = ProtoExpert.new(
+          finding.name, finding.what, expert.group.PROTOCOL, severities[finding.severity]
+        )
+        experts[#experts + 1] = EXPERT[bit]
+      end
+    end
+    proto.experts = experts
+  end
+
+  -- Mark sets: few different ones occur, so that a frame keeps the number of one ------------
+
+  local sets, set_by_key
+
+  local function words_of(list, which)
+    local found = {}
+    for _, bit in ipairs(list) do
+      local finding = findings[bit]
+      if not which or finding[which] then
+        found[#found + 1] = finding.word
+      end
+    end
+    return found
+  end
+
+  local function set_of(marks, count)
+    local key = marks[1]
+    if count > 1 then
+      local list = {}
+      for at = 1, count do
+        list[at] = marks[at]
+      end
+      table.sort(list)
+      key = concat(list, ",")
+      marks = list
+    end
+    local number = set_by_key[key]
+    if not number then
+      local list = {}
+      for at = 1, count do
+        list[at] = marks[at]
+      end
+      number = #sets + 1
+      sets[number] = {
+        list = list,
+        words = concat(words_of(list), ","),
+        shown = concat(words_of(list, "shown"), ", "),
+        wrong = concat(words_of(list, "wrong"), ", "),
+        later = key == MARK.LATER_RST or concat(list, ","):find(
+          "%f[%d]" .. MARK.LATER_RST .. "%f[%D]"
+        ) ~= nil,
+      }
+      set_by_key[key] = number
+    end
+    return number
+  end
+
+  -- What is kept of frames -----------------------------------------------------------------
+
+  local kept, frame_marks, frame_skips, sentences, answers, answered, stalls
+  local protocol_of
+
+  -- conn, state, side and whether it is known, in one number
+  local function packed(r)
+    return r.conn * 64 + r.state * 4 + r.side * 2 + (r.side_known and 1 or 0)
+  end
+
+  local function remember(p, r)
+    local number = p.number
+    local at = number * 5
+    kept[at] = packed(r)
+    kept[at + 1] = r.tx_cnt or -1
+    kept[at + 2] = r.in_flight or -1
+    kept[at + 3] = r.free or -1
+    kept[at + 4] = r.granted or -1
+    if r.mark_count > 0 then
+      frame_marks[number] = set_of(r.marks, r.mark_count)
+    end
+    if r.skip > 0 then
+      frame_skips[number] = r.skip
+    end
+    if r.answer_to then
+      answers[number] = { r.answer_to, r.answer_ns }
+      answered[r.answer_to] = number
+    end
+    if r.stalled then
+      stalls[number] = r.stalled
+    end
+    if r.event_count > 0 then
+      local ends = { [0] = "one end", [1] = "the other end" }
+      if p.is_virtio then
+        ends[r.side], ends[1 - r.side] = text.source(p), text.target(p)
+      end
+      local of = {}
+      for at_event = 1, r.event_count do
+        local event = r.events[at_event]
+        if event.conn == 0 or event.conn == r.conn then
+          of[event.mark] = of[event.mark] or text.sentence(event, ends)
+        end
+      end
+      sentences[number] = of
+    end
+  end
+
+  local view = {} -- what is known of the frame at hand
+
+  local function known(value)
+    return value >= 0 and value or nil
+  end
+
+  local function recall(p)
+    local number = p.number
+    local at = number * 5
+    local code = kept[at]
+    view.number = number
+    view.skip = frame_skips[number] or 0
+    view.marks = sets[frame_marks[number]]
+    if not code then -- never seen on a first pass
+      code = 0
+      kept[at + 1], kept[at + 2], kept[at + 3], kept[at + 4] = -1, -1, -1, -1
+    end
+    view.side_known = code % 2 == 1
+    code = floor(code / 2)
+    view.side = code % 2
+    code = floor(code / 2)
+    view.state = code % 16
+    view.conn = floor(code / 16)
+    view.tx_cnt, view.in_flight = known(kept[at + 1]), known(kept[at + 2])
+    view.free, view.granted = known(kept[at + 3]), known(kept[at + 4])
+    view.data_len, view.data_cap = 0, 0
+    if p.is_virtio and p.op == RW then
+      local have = p.payload_cap - view.skip
+      view.data_len = p.len
+      view.data_cap = have < 0 and 0 or have > p.len and p.len or have
+    end
+    view.loopback = p.is_virtio and p.src_cid_hi == 0 and p.dst_cid_hi == 0
+      and (p.src_cid_lo == wire.cid_local or p.dst_cid_lo == wire.cid_local)
+    return view
+  end
+
+  -- The Info column ------------------------------------------------------------------------
+
+  local function remarks(p, v)
+    local shown = v.marks and v.marks.shown or ""
+    if p.op == RST and states.terminal[v.state] and not (v.marks and v.marks.later) then
+      local word = states.word[v.state]:gsub("-", " ")
+      shown = shown == "" and word or word .. ", " .. shown
+    end
+    return shown == "" and "" or " [" .. shown .. "]"
+  end
+
+  local function info_of_virtio(p, v)
+    local op, kind = p.op, p.type
+    local line = format(
+      "#%.0f %.0f \226\134\146 %.0f %s%s", v.conn, p.src_port, p.dst_port,
+      kind == TYPE.STREAM and "" or text.name(wire.type_names, kind) .. " ",
+      wire.op_names[op] or format("op %.0f", op)
+    )
+    if op == RW then
+      line = format("%s %.0f", line, p.len)
+    end
+    if p.flags > 0 then
+      line = line .. " " .. text.flags(op, kind, p.flags)
+    end
+    if v.granted and op == CREDIT_UPDATE then
+      line = format("%s grants %.0f", line, v.granted)
+    end
+    if v.free and op ~= RST and op ~= REQUEST then
+      line = format("%s free %.0f", line, v.free)
+    end
+    if v.marks or op == RST then
+      line = line .. remarks(p, v)
+    end
+    return line
+  end
+
+  local function info_of_other(p)
+    if not p.has_monitor then
+      return "#- " .. malformed.text[p.malformed]
+    end
+    local line = format(
+      "#- %s %s length %.0f", text.name(wire.transport_names, p.mon_t),
+      text.name(wire.monitor_op_names, p.mon_op), p.payload_wire
+    )
+    return p.malformed and line .. ", " .. malformed.text[p.malformed] or line
+  end
+
+  local function info(p, v)
+    local line = p.is_virtio and info_of_virtio(p, v) or info_of_other(p)
+    if v.marks and v.marks.wrong ~= "" then
+      return line .. " ! " .. v.marks.wrong
+    end
+    return line
+  end
+
+  -- The tree -------------------------------------------------------------------------------
+
+  local function nstime(nanoseconds)
+    local rest = nanoseconds % 1000000000
+    return NSTime.new(floor((nanoseconds - rest) / 1000000000), floor(rest))
+  end
+
+  local function show_names(tree, tvb, p)
+    tree:add(F["vsock.op_name"], tvb:range(24, 2), text.name(wire.monitor_op_names, p.mon_op))
+    tree:add(F["vsock.trans_name"], tvb:range(26, 2), text.name(wire.transport_names, p.mon_t))
+    if not p.is_virtio then
+      return
+    end
+    tree:add(F["vsock.src"], tvb:range(32, 8), text.source(p))
+    tree:add(F["vsock.dst"], tvb:range(40, 8), text.target(p))
+    tree:add_le(F["vsock.virtio.src_port"], tvb:range(48, 4))
+    tree:add_le(F["vsock.virtio.dst_port"], tvb:range(52, 4))
+    tree:add(F["vsock.virtio.type_name"], tvb:range(60, 2), text.name(wire.type_names, p.type))
+    tree:add(F["vsock.virtio.op_name"], tvb:range(62, 2), text.name(wire.op_names, p.op))
+    if p.flags > 0 then
+      local flags = text.flags(p.op, p.type, p.flags)
+      tree:add(F["vsock.virtio.flag_names"], tvb:range(64, 4), flags)
+    end
+  end
+
+  local function generated(tree, name, value)
+    if value then
+      tree:add(F[name], value):set_generated()
+    end
+  end
+
+  local function show_state(tree, tvb, p, v)
+    if v.conn > 0 then
+      generated(tree, "vsock.conn", v.conn)
+      generated(tree, "vsock.side", v.side_known and states.sides[v.side] or nil)
+      generated(tree, "vsock.state", states.word[v.state])
+    end
+    if p.is_virtio then
+      generated(tree, "vsock.payload_len", v.data_len)
+    end
+    generated(tree, "vsock.tx_cnt", v.tx_cnt)
+    generated(tree, "vsock.credit.inflight", v.in_flight)
+    generated(tree, "vsock.credit.free", v.free)
+    generated(tree, "vsock.credit.granted", v.granted)
+    generated(tree, "vsock.marks", v.marks and v.marks.words)
+    if v.data_cap > 0 then
+      tree:add(F["vsock.data"], tvb:range(p.payload_at + v.skip, v.data_cap))
+    end
+  end
+
+  local function show_times(tree, number)
+    generated(tree, "vsock.response_in", answered[number])
+    local answer = answers[number]
+    if answer then
+      generated(tree, "vsock.response_to", answer[1])
+      generated(tree, "vsock.response_time", nstime(answer[2]))
+    end
+    if stalls[number] then
+      generated(tree, "vsock.credit.stalled", nstime(stalls[number]))
+    end
+  end
+
+  local function summary(v)
+    if v.conn == 0 then
+      return "no connection"
+    end
+    local from = v.side_known and ", sent by " .. states.sides[v.side] or ""
+    return format("connection %.0f, %s%s", v.conn, states.word[v.state]:gsub("-", " "), from)
+  end
+
+  local function show_findings(tree, v)
+    local of = sentences[v.number]
+    for _, bit in ipairs(v.marks.list) do
+      if EXPERT[bit] then
+        tree:add_proto_expert_info(EXPERT[bit], of and of[bit] or findings[bit].what)
+      end
+    end
+  end
+
+  local function show(root, tvb, p, v)
+    local tree = root:add(proto, tvb:range(0, 0))
+    tree:set_text("vsockdump: " .. summary(v))
+    if p.has_monitor then
+      show_names(tree, tvb, p)
+    end
+    show_state(tree, tvb, p, v)
+    show_times(tree, v.number)
+    generated(tree, "vsock.app.protocol", protocol_of[v.conn])
+    return tree
+  end
+
+  -- Frames ---------------------------------------------------------------------------------
+
+  local started, base_time, shift
+  local taps, tap_by_name, tap_count
+
+  -- Nanoseconds since the first frame. Wireshark gives seconds in doubles, which are exact for
+  -- those since the first frame only; a time reference set by the user moves it.
+  local function time_of(pinfo)
+    local absolute = pinfo.abs_ts
+    if absolute == 0 then
+      return nil
+    end
+    local relative = pinfo.rel_ts
+    local from = absolute - relative
+    if not base_time then
+      base_time, shift = from, 0
+    elseif from - base_time > 0.001 or base_time - from > 0.001 then
+      shift = shift + floor((from - base_time) * 1e9 + 0.5)
+      base_time = from
+    end
+    return floor(relative * 1e9 + 0.5) + shift
+  end
+
+  -- Interfaces of one place of capture share its connections, others do not.
+  local function tap_of()
+    local id = interface_id()
+    id = id and id.value or 0
+    local tap = taps[id]
+    if not tap then
+      local name = interface_name()
+      local place = format("%.0f %s", id, name and tostring(name.value) or "")
+      if not tap_by_name[place] then
+        tap_by_name[place] = tap_count == 0 and "" or "t" .. tap_count
+        tap_count = tap_count + 1
+      end
+      tap = tap_by_name[place]
+      taps[id] = tap
+    end
+    return tap
+  end
+
+  local function reset()
+    tracker.reset()
+    ttrpc.reset()
+    kept, frame_marks, frame_skips, sentences = {}, {}, {}, {}
+    answers, answered, stalls, protocol_of = {}, {}, {}, {}
+    sets, set_by_key = {}, {}
+    base_time, shift = nil, 0
+    taps, tap_by_name, tap_count = {}, {}, 0
+    streams.recognise = proto.prefs.recognise
+    streams.largest = proto.prefs.largest
+    local wrong = streams.reset(proto.prefs.ports)
+    if wrong then
+      report_failure(
+        "vsockdump: \"" .. wrong .. "\" is not PORT=PROTOCOL with a protocol that Wireshark has;"
+          .. " change it in the preferences of vsockdump."
+      )
+    end
+    started = true
+  end
+
+  -- Wireshark's own dissector reads beyond what snaplen left of the headers, and says so.
+  local function call_builtin(tvb, pinfo, root)
+    return pcall(builtin_call, builtin, tvb, pinfo, root)
+  end
+
+  local itself -- the dissector of `proto`, for `referenced`
+
+  local function dissect(tvb, pinfo, root, place)
+    if not started then
+      reset()
+    end
+    local caplen, wirelen = tvb:captured_len(), tvb:reported_len()
+    local size = caplen < HEADERS and caplen or HEADERS
+    call_builtin(tvb, pinfo, root)
+    local p = frame.read(
+      size > 0 and tvb:raw(0, size) or "", caplen, wirelen > caplen and wirelen or caplen
+    )
+    local number = pinfo.number
+    p.number = number
+    local first = not pinfo.visited
+    local r
+    if first then
+      p.time = time_of(pinfo)
+      place = tap_of() .. place
+      p.place = p.is_virtio and p.type == TYPE.DGRAM and place .. "d" or place
+      r = tracker.track(p)
+      remember(p, r)
+    end
+    local v = recall(p)
+    if proto.prefs.info then
+      pinfo.cols.info = info(p, v)
+    end
+    itself = itself or Dissector.get("vsockdump")
+    local tree
+    if root:referenced(itself) then
+      tree = show(root, tvb, p, v)
+    end
+    if v.marks then
+      show_findings(tree or root:add(proto, tvb:range(0, 0)), v)
+    end
+    local handed
+    if first then
+      handed = streams.first(p, r, tvb, p.payload_at + v.skip, pinfo, root)
+    else
+      handed = streams.again(v, tvb, p.payload_at + v.skip, pinfo, root)
+    end
+    if handed and first then
+      protocol_of[v.conn] = handed.handler.name
+    end
+  end
+
+  function proto.dissector(tvb, pinfo, root)
+    dissect(tvb, pinfo, root, "")
+  end
+
+  function sll_proto.dissector(tvb, pinfo, root)
+    local index = ifindex()
+    dissect(tvb, pinfo, root, index and format("i%.0f", index.value) or "")
+  end
+
+  function proto.init()
+    started = false
+  end
+
+  DissectorTable.get("wtap_encap"):add(wtap_encaps.VSOCK, proto)
+  DissectorTable.get("sll.hatype"):add(wire.arphrd, sll_proto)
+end
