@@ -58,11 +58,10 @@ local wire = {
 do
   local unpack = Struct and Struct.unpack or string.unpack
   function wire.read_headers(p, raw)
-    p.mon_src_cid_lo, p.mon_src_cid_hi, p.mon_dst_cid_lo, p.mon_dst_cid_hi,
-      p.mon_src_port, p.mon_dst_port, p.mon_op, p.mon_t, p.mon_len, p.mon_reserved,
-      p.src_cid_lo, p.src_cid_hi, p.dst_cid_lo, p.dst_cid_hi, p.src_port, p.dst_port,
-      p.len, p.type, p.op, p.flags, p.buf_alloc, p.fwd_cnt
-      = unpack("<I4I4I4I4I4I4I2I2I2I2I4I4I4I4I4I4I4I2I2I4I4I4", raw, 1)
+    p.mon_op, p.mon_t, p.mon_len, p.mon_reserved, p.src_cid_lo, p.src_cid_hi,
+      p.dst_cid_lo, p.dst_cid_hi, p.src_port, p.dst_port, p.len, p.type, p.op, p.flags,
+      p.buf_alloc, p.fwd_cnt
+      = unpack("<I2I2I2I2I4I4I4I4I4I4I4I2I2I4I4I4", raw, 25)
   end
 end
 
@@ -916,7 +915,8 @@ do
   local HEADER_SIZE = wire.virtio_size
   local LARGEST = wire.max_payload
   local HOST, LOCAL, PARENT, ANY = wire.cid_host, wire.cid_local, wire.cid_parent, wire.cid_any
-  local TERMINAL = states.terminal
+  local TERMINAL, TRANSITIONS = states.terminal, states.transitions
+  local OUTER_OP, LAST_OP = wire.outer_op, wire.last_op
   local CAP = limits.connections
 
   -- State of the capture.
@@ -1194,10 +1194,10 @@ do
     if not p.same_addresses then
       mark(MARK.ADDRESS_MISMATCH)
     end
-    if op == 0 or op > wire.last_op then
+    if op == 0 or op > LAST_OP then
       note(c, MARK.UNKNOWN_OP, side, op, 0)
     else
-      expected = wire.outer_op[op]
+      expected = OUTER_OP[op]
     end
     if p.mon_op ~= expected then
       note(c, MARK.OP_MISMATCH, side, p.mon_op, op)
@@ -1646,7 +1646,7 @@ do
       end
     end
     if op >= RW then
-      event_of = op <= wire.last_op and EVENT.DATA or EVENT.NOTHING
+      event_of = op <= LAST_OP and EVENT.DATA or EVENT.NOTHING
       if state == STATE.CONNECTING then
         note(c, MARK.NOT_ESTABLISHED, side, op, 0)
       end
@@ -1660,7 +1660,7 @@ do
     elseif op == RST then
       event_of = rst(p, c, side, no_socket)
     end
-    local moves = states.transitions[state]
+    local moves = TRANSITIONS[state]
     local following = moves and moves[event_of]
     if following and following ~= state then
       c.state = following
@@ -1728,7 +1728,13 @@ do
     end
     local side = direction.high ~= c.flip and 1 or 0
     local f, g = c[side], c[1 - side]
-    compare_headers(p, c, side)
+    -- These tests spare nearly all packets the calls, which cost more than anything else here.
+    if
+      p.mon_op ~= OUTER_OP[op] or not p.same_addresses or p.malformed
+      or kind < STREAM or kind > DGRAM
+    then
+      compare_headers(p, c, side)
+    end
     if
       direction.strange or p.flags > 0 or p.mon_reserved > 0
       or p.mon_len ~= HEADER_SIZE or p.len > LARGEST
@@ -1742,7 +1748,9 @@ do
     local moved = false
     local no_socket = false
     if kind ~= DGRAM then
-      moved = take_credit(p, c, f, g, side)
+      if p.buf_alloc ~= f.buf or (p.fwd_cnt - f.fwd) % TWO32 > 0 or op == RST then
+        moved = take_credit(p, c, f, g, side)
+      end
       no_socket = op == RST and p.buf_alloc == 0 and p.fwd_cnt == 0
       if op == RW then
         judge_sent(c, f, g, side)
@@ -1751,7 +1759,9 @@ do
         answer(p, c, g, side)
       end
     end
-    lifecycle(p, c, side, no_socket)
+    if op < RW or c.state ~= STATE.OPEN then
+      lifecycle(p, c, side, no_socket)
+    end
     count_packet(p, c, f, g, side)
     local free, granted
     if kind ~= DGRAM then
@@ -1818,7 +1828,7 @@ do
     else
       untracked(p)
     end
-    result.marks, result.mark_count = marks, count
+    result.mark_list, result.mark_count = marks, count
     result.events, result.event_count = events, event_count
     return result
   end
@@ -2491,8 +2501,9 @@ do
 
   -- The first pass -----------------------------------------------------------------------
 
-  -- Who speaks what: by the user's ports, by the bytes, by the ports of the table. False if it
-  -- is nothing that is known, nil if more bytes will tell.
+  -- Who speaks what: by the user's ports, by the bytes, by the ports of the table if the
+  -- bytes by which it is told went before the capture. False if it is nothing that is known,
+  -- nil if more bytes will tell.
   local function decide(p, r, data)
     local acceptor, initiator = p.dst_port, p.src_port
     if r.side == 1 then
@@ -2509,7 +2520,7 @@ do
     if name then
       return handler(name) or false
     elseif name == false then
-      return assumed[acceptor] or assumed[initiator] or false
+      return r.c.midstream and (assumed[acceptor] or assumed[initiator]) or false
     end
     return nil
   end
@@ -2761,6 +2772,11 @@ do
     return found
   end
 
+  -- The end of an Info column: what is worth knowing, what is wrong.
+  local function tail(shown, wrong)
+    return (shown ~= "" and " [" .. shown .. "]" or "") .. (wrong ~= "" and " ! " .. wrong or "")
+  end
+
   local function set_of(marks, count)
     local key = marks[1]
     if count > 1 then
@@ -2784,10 +2800,11 @@ do
         words = concat(words_of(list), ","),
         shown = concat(words_of(list, "shown"), ", "),
         wrong = concat(words_of(list, "wrong"), ", "),
-        later = key == MARK.LATER_RST or concat(list, ","):find(
-          "%f[%d]" .. MARK.LATER_RST .. "%f[%D]"
-        ) ~= nil,
       }
+      for _, bit in ipairs(list) do
+        sets[number].later = sets[number].later or bit == MARK.LATER_RST
+      end
+      sets[number].tail = tail(sets[number].shown, sets[number].wrong)
       set_by_key[key] = number
     end
     return number
@@ -2811,8 +2828,11 @@ do
     kept[at + 2] = r.in_flight or -1
     kept[at + 3] = r.free or -1
     kept[at + 4] = r.granted or -1
+    r.number, r.marks = number, nil
     if r.mark_count > 0 then
-      frame_marks[number] = set_of(r.marks, r.mark_count)
+      local set = set_of(r.mark_list, r.mark_count)
+      frame_marks[number] = set
+      r.marks = sets[set]
     end
     if r.skip > 0 then
       frame_skips[number] = r.skip
@@ -2878,57 +2898,89 @@ do
 
   -- The Info column ------------------------------------------------------------------------
 
-  local function remarks(p, v)
-    local shown = v.marks and v.marks.shown or ""
-    if p.op == RST and states.terminal[v.state] and not (v.marks and v.marks.later) then
-      local word = states.word[v.state]:gsub("-", " ")
-      shown = shown == "" and word or word .. ", " .. shown
+  -- u32 numbers do not fit %d of Lua 5.2 where C's long has 32 bits.
+  local INTEGER = pcall(format, "%d", 4294967295) and "%%d" or "%%.0f" -- for gsub
+
+  -- Formats of lines, by type and op: address and operation, then a number, then two.
+  local formats = {}
+
+  local function formats_of(op, kind)
+    local key = kind * 65536 + op
+    local found = formats[key]
+    if not found then
+      local start = "#%d %d \226\134\146 %d "
+      if kind ~= TYPE.STREAM then
+        start = start .. text.name(wire.type_names, kind) .. " "
+      end
+      start = start .. text.name(wire.op_names, op)
+      local number = op == RW and " %d" or op == CREDIT_UPDATE and " grants %d" or nil
+      found = {
+        start = start:gsub("%%d", INTEGER),
+        none = (start .. "%s"):gsub("%%d", INTEGER),
+        number = number and (start .. number .. "%s"):gsub("%%d", INTEGER),
+        free = (start .. " free %d%s"):gsub("%%d", INTEGER),
+        both = number and (start .. number .. " free %d%s"):gsub("%%d", INTEGER),
+      }
+      formats[key] = found
     end
-    return shown == "" and "" or " [" .. shown .. "]"
+    return found
   end
 
-  local function info_of_virtio(p, v)
-    local op, kind = p.op, p.type
-    local line = format(
-      "#%.0f %.0f \226\134\146 %.0f %s%s", v.conn, p.src_port, p.dst_port,
-      kind == TYPE.STREAM and "" or text.name(wire.type_names, kind) .. " ",
-      wire.op_names[op] or format("op %.0f", op)
-    )
-    if op == RW then
-      line = format("%s %.0f", line, p.len)
+  -- The line of packets without flags, in one call: most are.
+  local function plain_info(p, v, ending)
+    local op, free = p.op, v.free
+    local as = formats_of(op, p.type)
+    local number = op == RW and p.len or op == CREDIT_UPDATE and v.granted or nil
+    if op == RST or op == REQUEST then
+      free = nil
     end
-    if p.flags > 0 then
-      line = line .. " " .. text.flags(op, kind, p.flags)
+    if number and free then
+      return format(as.both, v.conn, p.src_port, p.dst_port, number, free, ending)
+    elseif number then
+      return format(as.number, v.conn, p.src_port, p.dst_port, number, ending)
+    elseif free then
+      return format(as.free, v.conn, p.src_port, p.dst_port, free, ending)
     end
-    if v.granted and op == CREDIT_UPDATE then
-      line = format("%s grants %.0f", line, v.granted)
-    end
-    if v.free and op ~= RST and op ~= REQUEST then
-      line = format("%s free %.0f", line, v.free)
-    end
-    if v.marks or op == RST then
-      line = line .. remarks(p, v)
-    end
-    return line
+    return format(as.none, v.conn, p.src_port, p.dst_port, ending)
   end
 
-  local function info_of_other(p)
+  -- How an RST ended the connection stands before the other remarks.
+  local function ending_of(p, v)
+    local marks = v.marks
+    if p.op ~= RST or not states.terminal[v.state] or (marks and marks.later) then
+      return marks and marks.tail or ""
+    end
+    local shown = marks and marks.shown or ""
+    local word = states.word[v.state]:gsub("-", " ")
+    return tail(shown == "" and word or word .. ", " .. shown, marks and marks.wrong or "")
+  end
+
+  local function info_of_other(p, v)
+    local ending = v.marks and v.marks.tail or ""
     if not p.has_monitor then
-      return "#- " .. malformed.text[p.malformed]
+      return "#- " .. malformed.text[p.malformed] .. ending
     end
     local line = format(
       "#- %s %s length %.0f", text.name(wire.transport_names, p.mon_t),
       text.name(wire.monitor_op_names, p.mon_op), p.payload_wire
     )
-    return p.malformed and line .. ", " .. malformed.text[p.malformed] or line
+    return (p.malformed and line .. ", " .. malformed.text[p.malformed] or line) .. ending
   end
 
   local function info(p, v)
-    local line = p.is_virtio and info_of_virtio(p, v) or info_of_other(p)
-    if v.marks and v.marks.wrong ~= "" then
-      return line .. " ! " .. v.marks.wrong
+    if not p.is_virtio then
+      return info_of_other(p, v)
     end
-    return line
+    local ending = (v.marks or p.op == RST) and ending_of(p, v) or ""
+    if p.flags == 0 then
+      return plain_info(p, v, ending)
+    end
+    local as = formats_of(p.op, p.type)
+    local size = p.op == RW and format(" %.0f", p.len) or ""
+    local free = v.free and p.op ~= RST and p.op ~= REQUEST and format(" free %.0f", v.free) or ""
+    local flags = text.flags(p.op, p.type, p.flags)
+    return format(as.start, v.conn, p.src_port, p.dst_port)
+      .. size .. " " .. flags .. free .. ending
   end
 
   -- The tree -------------------------------------------------------------------------------
@@ -3024,7 +3076,7 @@ do
 
   -- Frames ---------------------------------------------------------------------------------
 
-  local started, base_time, shift
+  local started, own_info, base_time, shift
   local taps, tap_by_name, tap_count
 
   -- Nanoseconds since the first frame. Wireshark gives seconds in doubles, which are exact for
@@ -3071,6 +3123,7 @@ do
     sets, set_by_key = {}, {}
     base_time, shift = nil, 0
     taps, tap_by_name, tap_count = {}, {}, 0
+    own_info = proto.prefs.info
     streams.recognise = proto.prefs.recognise
     streams.largest = proto.prefs.largest
     local wrong = streams.reset(proto.prefs.ports)
@@ -3083,9 +3136,21 @@ do
     started = true
   end
 
-  -- Wireshark's own dissector reads beyond what snaplen left of the headers, and says so.
-  local function call_builtin(tvb, pinfo, root)
-    return pcall(builtin_call, builtin, tvb, pinfo, root)
+  -- Call Wireshark's own dissector, but not with bytes that snaplen cut off. Reading them it
+  -- leaves by a C exception, which in Wireshark 4.0 passes Lua by and never lets it clean up:
+  -- after 200 such frames Lua is out of stack. So it gets what was captured of the headers as
+  -- if that were all, and nothing where it would call them malformed for it.
+  local function call_builtin(tvb, pinfo, root, p)
+    if p.caplen == p.wirelen and p.is_virtio then
+      builtin_call(builtin, tvb, pinfo, root)
+    elseif p.caplen == p.wirelen then
+      pcall(builtin_call, builtin, tvb, pinfo, root)
+    elseif p.has_monitor and (p.caplen >= HEADERS or p.mon_t ~= wire.virtio) then
+      local size = p.caplen < HEADERS and p.caplen or HEADERS
+      pcall(builtin_call, builtin, tvb:range(0, size):tvb(), pinfo, root)
+    else
+      pinfo.cols.protocol = "vSocket"
+    end
   end
 
   local itself -- the dissector of `proto`, for `referenced`
@@ -3096,10 +3161,10 @@ do
     end
     local caplen, wirelen = tvb:captured_len(), tvb:reported_len()
     local size = caplen < HEADERS and caplen or HEADERS
-    call_builtin(tvb, pinfo, root)
     local p = frame.read(
       size > 0 and tvb:raw(0, size) or "", caplen, wirelen > caplen and wirelen or caplen
     )
+    call_builtin(tvb, pinfo, root, p)
     local number = pinfo.number
     p.number = number
     local first = not pinfo.visited
@@ -3111,8 +3176,8 @@ do
       r = tracker.track(p)
       remember(p, r)
     end
-    local v = recall(p)
-    if proto.prefs.info then
+    local v = r or recall(p)
+    if own_info then
       pinfo.cols.info = info(p, v)
     end
     itself = itself or Dissector.get("vsockdump")

@@ -134,10 +134,10 @@ def _colour(parts: tuple[int, int, int]) -> str:
 
 
 def _tables() -> Iterator[str]:
+    coarse = wire.VSOCKMON._replace(fields=wire.VSOCKMON.fields[_first_behind_addresses() :])
     yield _local("wire", _wire())
-    yield _reader("headers", wire.HEADERS, 0)
-    coarse = wire.VSOCKMON._replace(fields=wire.VSOCKMON.fields[_coarse() :])
-    yield _reader("monitor", (coarse,), coarse.fields[0].offset)
+    yield _reader("headers", (coarse, wire.VIRTIO))
+    yield _reader("monitor", (coarse,))
     yield _local("states", _states())
     yield _local("limits", _limits())
     yield _local("malformed", _malformed())
@@ -179,17 +179,18 @@ def _wire() -> dict[str, Any]:
     }
 
 
-def _coarse() -> int:
-    """Which of the monitor header's fields is the first behind the addresses."""
+def _first_behind_addresses() -> int:
+    """Which field of the monitor header it is; the addresses before it are compared as bytes."""
     return next(at for at, field in enumerate(wire.VSOCKMON.fields) if field.name == "op")
 
 
-def _reader(name: str, headers: Iterable[wire.Header], start: int) -> str:
-    """A function that unpacks headers from offset `start` of a frame into a table.
+def _reader(name: str, headers: tuple[wire.Header, ...]) -> str:
+    """A function that unpacks headers, from the first field given on, into a table.
 
     64-bit fields become two numbers, NAME_lo and NAME_hi, since Lua 5.2 counts in doubles;
     the monitor header's names get a prefix.
     """
+    start = headers[0].fields[0].offset
     targets, code = [], ""
     for header in headers:
         prefix = "mon_" if header.name == wire.VSOCKMON.name else ""
@@ -223,7 +224,7 @@ def _states() -> dict[str, Any]:
     return {
         "state": _numbers(states.State),
         "word": {int(state): states.state_word(state) for state in states.State},
-        "sides": {side: word for side, word in enumerate(SIDES)},
+        "sides": dict(enumerate(SIDES)),
         "event": _numbers(states.Event),
         "terminal": {int(state): True for state in sorted(states.TERMINAL)},
         "transitions": {

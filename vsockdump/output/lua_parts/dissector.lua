@@ -91,6 +91,11 @@ do
     return found
   end
 
+  -- The end of an Info column: what is worth knowing, what is wrong.
+  local function tail(shown, wrong)
+    return (shown ~= "" and " [" .. shown .. "]" or "") .. (wrong ~= "" and " ! " .. wrong or "")
+  end
+
   local function set_of(marks, count)
     local key = marks[1]
     if count > 1 then
@@ -114,10 +119,11 @@ do
         words = concat(words_of(list), ","),
         shown = concat(words_of(list, "shown"), ", "),
         wrong = concat(words_of(list, "wrong"), ", "),
-        later = key == MARK.LATER_RST or concat(list, ","):find(
-          "%f[%d]" .. MARK.LATER_RST .. "%f[%D]"
-        ) ~= nil,
       }
+      for _, bit in ipairs(list) do
+        sets[number].later = sets[number].later or bit == MARK.LATER_RST
+      end
+      sets[number].tail = tail(sets[number].shown, sets[number].wrong)
       set_by_key[key] = number
     end
     return number
@@ -141,8 +147,11 @@ do
     kept[at + 2] = r.in_flight or -1
     kept[at + 3] = r.free or -1
     kept[at + 4] = r.granted or -1
+    r.number, r.marks = number, nil
     if r.mark_count > 0 then
-      frame_marks[number] = set_of(r.marks, r.mark_count)
+      local set = set_of(r.mark_list, r.mark_count)
+      frame_marks[number] = set
+      r.marks = sets[set]
     end
     if r.skip > 0 then
       frame_skips[number] = r.skip
@@ -208,57 +217,89 @@ do
 
   -- The Info column ------------------------------------------------------------------------
 
-  local function remarks(p, v)
-    local shown = v.marks and v.marks.shown or ""
-    if p.op == RST and states.terminal[v.state] and not (v.marks and v.marks.later) then
-      local word = states.word[v.state]:gsub("-", " ")
-      shown = shown == "" and word or word .. ", " .. shown
+  -- u32 numbers do not fit %d of Lua 5.2 where C's long has 32 bits.
+  local INTEGER = pcall(format, "%d", 4294967295) and "%%d" or "%%.0f" -- for gsub
+
+  -- Formats of lines, by type and op: address and operation, then a number, then two.
+  local formats = {}
+
+  local function formats_of(op, kind)
+    local key = kind * 65536 + op
+    local found = formats[key]
+    if not found then
+      local start = "#%d %d \226\134\146 %d "
+      if kind ~= TYPE.STREAM then
+        start = start .. text.name(wire.type_names, kind) .. " "
+      end
+      start = start .. text.name(wire.op_names, op)
+      local number = op == RW and " %d" or op == CREDIT_UPDATE and " grants %d" or nil
+      found = {
+        start = start:gsub("%%d", INTEGER),
+        none = (start .. "%s"):gsub("%%d", INTEGER),
+        number = number and (start .. number .. "%s"):gsub("%%d", INTEGER),
+        free = (start .. " free %d%s"):gsub("%%d", INTEGER),
+        both = number and (start .. number .. " free %d%s"):gsub("%%d", INTEGER),
+      }
+      formats[key] = found
     end
-    return shown == "" and "" or " [" .. shown .. "]"
+    return found
   end
 
-  local function info_of_virtio(p, v)
-    local op, kind = p.op, p.type
-    local line = format(
-      "#%.0f %.0f \226\134\146 %.0f %s%s", v.conn, p.src_port, p.dst_port,
-      kind == TYPE.STREAM and "" or text.name(wire.type_names, kind) .. " ",
-      wire.op_names[op] or format("op %.0f", op)
-    )
-    if op == RW then
-      line = format("%s %.0f", line, p.len)
+  -- The line of packets without flags, in one call: most are.
+  local function plain_info(p, v, ending)
+    local op, free = p.op, v.free
+    local as = formats_of(op, p.type)
+    local number = op == RW and p.len or op == CREDIT_UPDATE and v.granted or nil
+    if op == RST or op == REQUEST then
+      free = nil
     end
-    if p.flags > 0 then
-      line = line .. " " .. text.flags(op, kind, p.flags)
+    if number and free then
+      return format(as.both, v.conn, p.src_port, p.dst_port, number, free, ending)
+    elseif number then
+      return format(as.number, v.conn, p.src_port, p.dst_port, number, ending)
+    elseif free then
+      return format(as.free, v.conn, p.src_port, p.dst_port, free, ending)
     end
-    if v.granted and op == CREDIT_UPDATE then
-      line = format("%s grants %.0f", line, v.granted)
-    end
-    if v.free and op ~= RST and op ~= REQUEST then
-      line = format("%s free %.0f", line, v.free)
-    end
-    if v.marks or op == RST then
-      line = line .. remarks(p, v)
-    end
-    return line
+    return format(as.none, v.conn, p.src_port, p.dst_port, ending)
   end
 
-  local function info_of_other(p)
+  -- How an RST ended the connection stands before the other remarks.
+  local function ending_of(p, v)
+    local marks = v.marks
+    if p.op ~= RST or not states.terminal[v.state] or (marks and marks.later) then
+      return marks and marks.tail or ""
+    end
+    local shown = marks and marks.shown or ""
+    local word = states.word[v.state]:gsub("-", " ")
+    return tail(shown == "" and word or word .. ", " .. shown, marks and marks.wrong or "")
+  end
+
+  local function info_of_other(p, v)
+    local ending = v.marks and v.marks.tail or ""
     if not p.has_monitor then
-      return "#- " .. malformed.text[p.malformed]
+      return "#- " .. malformed.text[p.malformed] .. ending
     end
     local line = format(
       "#- %s %s length %.0f", text.name(wire.transport_names, p.mon_t),
       text.name(wire.monitor_op_names, p.mon_op), p.payload_wire
     )
-    return p.malformed and line .. ", " .. malformed.text[p.malformed] or line
+    return (p.malformed and line .. ", " .. malformed.text[p.malformed] or line) .. ending
   end
 
   local function info(p, v)
-    local line = p.is_virtio and info_of_virtio(p, v) or info_of_other(p)
-    if v.marks and v.marks.wrong ~= "" then
-      return line .. " ! " .. v.marks.wrong
+    if not p.is_virtio then
+      return info_of_other(p, v)
     end
-    return line
+    local ending = (v.marks or p.op == RST) and ending_of(p, v) or ""
+    if p.flags == 0 then
+      return plain_info(p, v, ending)
+    end
+    local as = formats_of(p.op, p.type)
+    local size = p.op == RW and format(" %.0f", p.len) or ""
+    local free = v.free and p.op ~= RST and p.op ~= REQUEST and format(" free %.0f", v.free) or ""
+    local flags = text.flags(p.op, p.type, p.flags)
+    return format(as.start, v.conn, p.src_port, p.dst_port)
+      .. size .. " " .. flags .. free .. ending
   end
 
   -- The tree -------------------------------------------------------------------------------
@@ -354,7 +395,7 @@ do
 
   -- Frames ---------------------------------------------------------------------------------
 
-  local started, base_time, shift
+  local started, own_info, base_time, shift
   local taps, tap_by_name, tap_count
 
   -- Nanoseconds since the first frame. Wireshark gives seconds in doubles, which are exact for
@@ -401,6 +442,7 @@ do
     sets, set_by_key = {}, {}
     base_time, shift = nil, 0
     taps, tap_by_name, tap_count = {}, {}, 0
+    own_info = proto.prefs.info
     streams.recognise = proto.prefs.recognise
     streams.largest = proto.prefs.largest
     local wrong = streams.reset(proto.prefs.ports)
@@ -413,9 +455,21 @@ do
     started = true
   end
 
-  -- Wireshark's own dissector reads beyond what snaplen left of the headers, and says so.
-  local function call_builtin(tvb, pinfo, root)
-    return pcall(builtin_call, builtin, tvb, pinfo, root)
+  -- Call Wireshark's own dissector, but not with bytes that snaplen cut off. Reading them it
+  -- leaves by a C exception, which in Wireshark 4.0 passes Lua by and never lets it clean up:
+  -- after 200 such frames Lua is out of stack. So it gets what was captured of the headers as
+  -- if that were all, and nothing where it would call them malformed for it.
+  local function call_builtin(tvb, pinfo, root, p)
+    if p.caplen == p.wirelen and p.is_virtio then
+      builtin_call(builtin, tvb, pinfo, root)
+    elseif p.caplen == p.wirelen then
+      pcall(builtin_call, builtin, tvb, pinfo, root)
+    elseif p.has_monitor and (p.caplen >= HEADERS or p.mon_t ~= wire.virtio) then
+      local size = p.caplen < HEADERS and p.caplen or HEADERS
+      pcall(builtin_call, builtin, tvb:range(0, size):tvb(), pinfo, root)
+    else
+      pinfo.cols.protocol = "vSocket"
+    end
   end
 
   local itself -- the dissector of `proto`, for `referenced`
@@ -426,10 +480,10 @@ do
     end
     local caplen, wirelen = tvb:captured_len(), tvb:reported_len()
     local size = caplen < HEADERS and caplen or HEADERS
-    call_builtin(tvb, pinfo, root)
     local p = frame.read(
       size > 0 and tvb:raw(0, size) or "", caplen, wirelen > caplen and wirelen or caplen
     )
+    call_builtin(tvb, pinfo, root, p)
     local number = pinfo.number
     p.number = number
     local first = not pinfo.visited
@@ -441,8 +495,8 @@ do
       r = tracker.track(p)
       remember(p, r)
     end
-    local v = recall(p)
-    if proto.prefs.info then
+    local v = r or recall(p)
+    if own_info then
       pinfo.cols.info = info(p, v)
     end
     itself = itself or Dissector.get("vsockdump")

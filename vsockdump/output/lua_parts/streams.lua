@@ -201,8 +201,9 @@ do
 
   -- The first pass -----------------------------------------------------------------------
 
-  -- Who speaks what: by the user's ports, by the bytes, by the ports of the table. False if it
-  -- is nothing that is known, nil if more bytes will tell.
+  -- Who speaks what: by the user's ports, by the bytes, by the ports of the table if the
+  -- bytes by which it is told went before the capture. False if it is nothing that is known,
+  -- nil if more bytes will tell.
   local function decide(p, r, data)
     local acceptor, initiator = p.dst_port, p.src_port
     if r.side == 1 then
@@ -219,7 +220,7 @@ do
     if name then
       return handler(name) or false
     elseif name == false then
-      return assumed[acceptor] or assumed[initiator] or false
+      return r.c.midstream and (assumed[acceptor] or assumed[initiator]) or false
     end
     return nil
   end
