@@ -179,6 +179,11 @@ do
     end
   end
 
+  local function forget(number)
+    frame_marks[number], frame_skips[number], sentences[number] = nil, nil, nil
+    answers[number], stalls[number] = nil, nil
+  end
+
   local view = {} -- what is known of the frame at hand
 
   local function known(value)
@@ -397,6 +402,7 @@ do
 
   local started, own_info, base_time, shift
   local taps, tap_by_name, tap_count
+  local blind, seen_again, several
 
   -- Nanoseconds since the first frame. Wireshark gives seconds in doubles, which are exact for
   -- those since the first frame only; a time reference set by the user moves it.
@@ -416,10 +422,14 @@ do
     return floor(relative * 1e9 + 0.5) + shift
   end
 
-  -- Interfaces of one place of capture share its connections, others do not.
+  -- Interfaces of one place of capture share its connections, others do not. Nothing where
+  -- Wireshark does not say which interface it was.
   local function tap_of()
     local id = interface_id()
-    id = id and id.value or 0
+    if not id then
+      return nil
+    end
+    id = id.value
     local tap = taps[id]
     if not tap then
       local name = interface_name()
@@ -434,6 +444,38 @@ do
     return tap
   end
 
+  local function track(p, pinfo, tap, place)
+    p.time = time_of(pinfo)
+    place = tap .. place
+    p.place = p.is_virtio and p.type == TYPE.DGRAM and place .. "d" or place
+    return tracker.track(p)
+  end
+
+  -- `tshark -2` tells interfaces on its second pass only. So all is tracked again then, and
+  -- from where a second tap appears, that is what holds.
+  local function track_again(p, pinfo, place)
+    local tap = tap_of()
+    if not tap then
+      blind = false
+      return nil
+    elseif p.number <= seen_again then
+      return nil
+    end
+    if seen_again == 0 then
+      tracker.reset()
+    end
+    seen_again = p.number
+    local r = track(p, pinfo, tap, place)
+    if tap_count < 2 then
+      return nil
+    elseif not several then
+      several, answered = true, {}
+    end
+    forget(p.number)
+    remember(p, r)
+    return r
+  end
+
   local function reset()
     tracker.reset()
     ttrpc.reset()
@@ -442,6 +484,7 @@ do
     sets, set_by_key = {}, {}
     base_time, shift = nil, 0
     taps, tap_by_name, tap_count = {}, {}, 0
+    blind, seen_again, several = false, 0, false
     own_info = proto.prefs.info
     streams.recognise = proto.prefs.recognise
     streams.largest = proto.prefs.largest
@@ -489,11 +532,12 @@ do
     local first = not pinfo.visited
     local r
     if first then
-      p.time = time_of(pinfo)
-      place = tap_of() .. place
-      p.place = p.is_virtio and p.type == TYPE.DGRAM and place .. "d" or place
-      r = tracker.track(p)
+      local tap = tap_of()
+      blind = blind or not tap
+      r = track(p, pinfo, tap or "", place)
       remember(p, r)
+    elseif blind then
+      r = track_again(p, pinfo, place)
     end
     local v = r or recall(p)
     if own_info then

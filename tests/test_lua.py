@@ -1,0 +1,158 @@
+"""The Wireshark script: what it shows is what vsockdump says, field by field.
+
+tshark runs it on every capture that ships, on the scenarios of the findings, on random
+traffic and on damaged captures, in one pass and in two.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+import wireshark
+from running import ALL_CAPTURES, CAPTURES, lines, tool
+from simulator import random_traffic, write_pcap
+from test_findings import OPEN, PAIRS
+from test_oracles import EDITS, edited
+from tracking import TRACKER, batches
+
+from vsockdump.batch import Layers
+from vsockdump.capture.reader import FileReader
+from vsockdump.fields import FIELDS
+from vsockdump.findings.collector import events_by_packet, packet_sentence
+from vsockdump.findings.registry import BY_MARK, RULES, rules_of
+from vsockdump.output import lua
+from vsockdump.track.marks import Mark
+
+DISSECTORS: Final = Path(__file__).parent.parent / "dissectors"
+TRACKED: Final = ["frame.number", *(field.name for field in FIELDS if field.tracked)]
+PASSES: Final = ([], ["-2"])
+RULE_NAMES: Final = [rule.name for rule in RULES]
+
+# Rules that only time fires in PAIRS; here the packet comes at last.
+LATE: Final = (
+    OPEN + "+1ms 3:1 > host:2 SHUTDOWN buf=100000\n+8.1s 3:1 > host:2 RST buf=100000",
+    OPEN + "+1ms 3:1 > host:2 CREDIT_REQUEST buf=100000\n+3s 3:1 < host:2 CREDIT_UPDATE buf=100000",
+)
+OF_NO_PACKET: Final = Mark.DROPPED | Mark.UNANSWERED
+
+passes = pytest.mark.parametrize("passes", PASSES, ids=("one pass", "two passes"))
+
+
+def ours(capture: Path) -> list[list[str]]:
+    """The tracked fields of each packet, as vsockdump prints them."""
+    options = [word for name in TRACKED for word in ("-e", name)]
+    return [line.split("\t") for line in lines("-r", capture, "-T", "fields", *options)]
+
+
+def agree(capture: Path, *arguments: str) -> None:
+    """Fails where the script and vsockdump say something different of a packet."""
+    theirs = wireshark.fields(capture, TRACKED, *arguments)
+    wrong = [pair for pair in zip(ours(capture), theirs, strict=True) if pair[0] != pair[1]]
+    assert [] == wrong[:3]
+
+
+# --- the script itself -------------------------------------------------------------------
+
+
+def test_the_committed_script_is_what_the_program_prints() -> None:
+    """And so are the colour rules; `python tests/goldens.py` renews both."""
+    assert lua.script() == (DISSECTORS / "vsockdump.lua").read_text("utf-8")
+    assert lua.script().splitlines() == lines("--lua")
+    assert lua.colour_rules() == (DISSECTORS / "colorfilters").read_text("utf-8")
+
+
+@pytest.mark.parametrize("version", ["5.2", "5.4"])
+def test_every_lua_reads_it(version: str) -> None:
+    """Wireshark 4.0 and 4.2 have Lua 5.2, later ones 5.4."""
+    tool(f"luac{version}", "-p", DISSECTORS / "vsockdump.lua")
+
+
+def test_wireshark_reads_the_colour_rules(tmp_path: Path) -> None:
+    """Every rule's filter is one, and all of them are taken."""
+    rules = lua.colour_rules().splitlines()
+    for rule in rules:
+        wireshark.tshark(CAPTURES / "k612_refused.pcap", "-Y", rule.split("@")[2])
+    names = {rule.split("@")[1] for rule in rules}
+    assert len(rules) == len(names)
+
+
+# --- as vsockdump ------------------------------------------------------------------------
+
+
+@passes
+@pytest.mark.parametrize("capture", ALL_CAPTURES, ids=lambda path: path.name)
+def test_real_captures(capture: Path, passes: list[str]) -> None:
+    """Connection, side, state, true length and bytes, tx_cnt, credit, marks."""
+    agree(capture, *passes)
+
+
+@passes
+def test_the_scenarios_of_all_findings(passes: list[str], tmp_path: Path) -> None:
+    """Each on a tap of its own, what fires a rule and what just does not."""
+    texts = [text for pair in PAIRS.values() for text in pair]
+    capture = wireshark.write_scenarios(tmp_path / "findings.pcapng", [*texts, *LATE])
+    agree(capture, *passes)
+    at = TRACKED.index("vsock.marks")
+    shown = {mark for row in ours(capture) for mark in row[at].split(",")}
+    assert {rule.word for rule in RULES if not rule.mark & OF_NO_PACKET} <= shown
+
+
+@passes
+@pytest.mark.parametrize("seed", range(4))
+def test_random_traffic(seed: int, passes: list[str], tmp_path: Path) -> None:
+    """With split packets of both kinds, snaplen, counters that wrap, taps in the guest."""
+    traffic = random_traffic(
+        seed,
+        connections=20,
+        actions=400,
+        repeat=("exact", "A", "B", "A")[seed],
+        snaplen=(None, None, 200, None)[seed],
+        vantage=("host", "guest")[seed % 2],
+        joined=seed > 1,
+    )
+    write_pcap(tmp_path / "random.pcap", traffic.seen)
+    agree(tmp_path / "random.pcap", *passes)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_damaged_captures(name: str, tmp_path: Path) -> None:
+    """Whatever the frames are: the same, and never an error of Lua."""
+    agree(edited(name, tmp_path), "-2")
+
+
+# --- findings ----------------------------------------------------------------------------
+
+
+def expected_findings(capture: Path) -> Iterator[tuple[set[str], set[str]]]:
+    """For each packet the names of its rules, and what is said of it."""
+    tracker = TRACKER.Tracker()
+    reader = FileReader(str(capture))
+    for batch in reader.batches():
+        tracker.set_taps([place.tap for place in reader.interfaces])
+        tracker.track(batch)
+        assert batch.tracked is not None
+        events = dict(events_by_packet(batch))
+        for row, marks in enumerate(batch.tracked["marks"].tolist()):
+            rules = {int(rule.mark): rule.what for rule in rules_of(marks)}
+            said = {
+                event.mark: packet_sentence(batch, row, event)
+                for event in events.get(row, ())
+                if event.mark in rules
+            }
+            yield {BY_MARK[mark].name for mark in rules}, set({**rules, **said}.values())
+    reader.close()
+
+
+@passes
+def test_findings_are_expert_information(passes: list[str], tmp_path: Path) -> None:
+    """By the same names; with the case's numbers the first time in a connection."""
+    texts = [pair.fires for pair in PAIRS.values()]
+    capture = wireshark.write_scenarios(tmp_path / "findings.pcapng", [*texts, *LATE])
+    rows = wireshark.fields(capture, [*RULE_NAMES, wireshark.MESSAGE], *passes)
+    for row, (names, said) in zip(rows, expected_findings(capture), strict=True):
+        *values, message = row
+        assert names == {name for name, value in zip(RULE_NAMES, values, strict=True) if value}
+        assert {} == {text: message for text in said if text not in message}

@@ -1,0 +1,54 @@
+"""Running Wireshark's engine with our script, and captures made for that.
+
+Rules for editors: what tshark says on stderr is a failure; Lua's own errors do not show there
+but in the tree, so every run asks for them.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from running import Pcapng, tool
+from scenario import Packet, parse
+
+SCRIPT: Final = Path(__file__).parent.parent / "dissectors" / "vsockdump.lua"
+EPOCH: Final = 1_700_000_000 * 10**9
+_IF_NAME: Final = 2
+_IF_TSRESOL: Final = 9
+_LUA_ERROR: Final = "_ws.lua.error"
+MESSAGE: Final = "_ws.expert.message"
+
+
+def tshark(capture: Path, *arguments: str) -> list[str]:
+    """The lines of tshark with the script."""
+    script = ("-X", f"lua_script:{SCRIPT}")
+    return tool("tshark", "-r", capture, *script, *arguments).decode().splitlines()
+
+
+def fields(capture: Path, names: Sequence[str], *arguments: str) -> list[list[str]]:
+    """The values of fields, packet by packet; fails where Lua did.  MESSAGE has to be last."""
+    asked = [*(name for name in names if name != MESSAGE), _LUA_ERROR, MESSAGE]
+    wanted = [word for name in asked for word in ("-e", name)]
+    rows = []
+    for number, line in enumerate(tshark(capture, *arguments, "-T", "fields", *wanted), 1):
+        *values, error, message = line.split("\t")
+        assert not error, f"packet {number}: {message}"
+        rows.append([*values, message] if MESSAGE in names else values)
+    return rows
+
+
+def write_scenarios(path: Path, texts: Iterable[str]) -> Path:
+    """A capture of many scenarios, each on an interface of its own, a day after the other."""
+    file = Pcapng().section()
+    chapters = [parse(text, EPOCH + day * 86_400 * 10**9) for day, text in enumerate(texts)]
+    for number in range(len(chapters)):
+        file.interface(271, (_IF_NAME, b"tap%d" % number), (_IF_TSRESOL, b"\x09"))
+    for number, packets in enumerate(chapters):
+        for packet in packets:
+            _write(file, packet, number)
+    path.write_bytes(file.data)
+    return path
+
+
+def _write(file: Pcapng, packet: Packet, interface: int) -> None:
+    file.packet(packet.time_ns, packet.frame, interface=interface, wirelen=packet.wirelen)
