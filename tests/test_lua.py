@@ -137,12 +137,10 @@ def expected_findings(capture: Path) -> Iterator[tuple[set[str], set[str]]]:
         events = dict(events_by_packet(batch))
         for row, marks in enumerate(batch.tracked["marks"].tolist()):
             rules = {int(rule.mark): rule.what for rule in rules_of(marks)}
-            said = {
-                event.mark: packet_sentence(batch, row, event)
-                for event in events.get(row, ())
-                if event.mark in rules
-            }
-            yield {BY_MARK[mark].name for mark in rules}, set({**rules, **said}.values())
+            own = [event for event in events.get(row, ()) if event.mark in rules]
+            said = {packet_sentence(batch, row, event) for event in own}
+            general = {rules[mark] for mark in rules.keys() - {event.mark for event in own}}
+            yield {BY_MARK[mark].name for mark in rules}, said | general
     reader.close()
 
 

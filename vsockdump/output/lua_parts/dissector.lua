@@ -172,7 +172,9 @@ do
       for at_event = 1, r.event_count do
         local event = r.events[at_event]
         if event.conn == 0 or event.conn == r.conn then
-          of[event.mark] = of[event.mark] or text.sentence(event, ends)
+          local said = of[event.mark] or {}
+          said[#said + 1] = text.sentence(event, ends)
+          of[event.mark] = said
         end
       end
       sentences[number] = of
@@ -381,7 +383,9 @@ do
     local of = sentences[v.number]
     for _, bit in ipairs(v.marks.list) do
       if EXPERT[bit] then
-        tree:add_proto_expert_info(EXPERT[bit], of and of[bit] or findings[bit].what)
+        for _, said in ipairs(of and of[bit] or { findings[bit].what }) do
+          tree:add_proto_expert_info(EXPERT[bit], said)
+        end
       end
     end
   end
