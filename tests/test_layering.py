@@ -15,7 +15,7 @@ RANKS = (
     ("wire",),
     ("address", "amounts", "batch"),
     ("columns", "capture", "track", "layers"),
-    ("findings",),
+    ("findings", "apps"),
     ("fields",),
     ("filters",),
     ("output",),

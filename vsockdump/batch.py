@@ -10,13 +10,17 @@ Rules for editors: no decoding and no tracking here.  A column that is not fille
 be readable by accident: `layers` and `known` say what holds.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum, IntFlag
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vsockdump.wire import HEADERS, Header
+
+if TYPE_CHECKING:
+    from vsockdump.apps.message import OpenCall, Said
 
 Rows = NDArray[np.void]
 
@@ -165,9 +169,25 @@ class Batch:
     `stalls`, of track.store.STALL_DTYPE, are those that ended in the batch, and `events`, of
     track.store.EVENT_DTYPE, what was noticed in it.  Before the tracker has seen it,
     `tracked`, `stalls` and `events` are None.
+
+    `apps` of shape (n,) has the code of each packet's application protocol, `said` what is
+    complete with it by packet number, `unanswered` the calls that can be answered no more.
+    They are None where apps.dialogues has not seen the batch.
     """
 
-    __slots__ = ("_foreign", "blocks", "buffer", "events", "layout", "rows", "stalls", "tracked")
+    __slots__ = (
+        "_foreign",
+        "apps",
+        "blocks",
+        "buffer",
+        "events",
+        "layout",
+        "rows",
+        "said",
+        "stalls",
+        "tracked",
+        "unanswered",
+    )
 
     def __init__(
         self,
@@ -186,6 +206,9 @@ class Batch:
         self.tracked = tracked
         self.stalls = stalls
         self.events = events
+        self.apps: NDArray[np.uint8] | None = None
+        self.said: Mapping[int, list[Said]] | None = None
+        self.unanswered: list[OpenCall] | None = None
         self._foreign: int | None = None
 
     @property
@@ -200,18 +223,23 @@ class Batch:
 
     def head(self, count: int) -> "Batch":
         """The first `count` rows, sharing memory with this batch."""
-        tracked = None if self.tracked is None else self.tracked[:count]
-        return self._with(self.rows[:count], self.buffer, tracked)
+        return self._part(slice(count), self.buffer)
 
     def take(self, chosen: NDArray[np.intp]) -> "Batch":
         """The rows of these indices, copied; the buffer is shared."""
-        tracked = None if self.tracked is None else self.tracked[chosen]
-        return self._with(self.rows[chosen], self.buffer, tracked)
+        return self._part(chosen, self.buffer)
 
     def copy(self) -> "Batch":
         """A batch that stays valid when the source goes on."""
-        tracked = None if self.tracked is None else self.tracked.copy()
-        return self._with(self.rows.copy(), memoryview(bytes(self.buffer)), tracked)
+        part = self._part(slice(None), memoryview(bytes(self.buffer)))
+        part.rows = part.rows.copy()
+        part.tracked = None if part.tracked is None else part.tracked.copy()
+        return part
 
-    def _with(self, rows: Rows, buffer: memoryview, tracked: Rows | None) -> "Batch":
-        return Batch(rows, buffer, self.layout, self.blocks, tracked, self.stalls, self.events)
+    def _part(self, chosen: NDArray[np.intp] | slice, buffer: memoryview) -> "Batch":
+        tracked = None if self.tracked is None else self.tracked[chosen]
+        rows = self.rows[chosen]
+        part = Batch(rows, buffer, self.layout, self.blocks, tracked, self.stalls, self.events)
+        part.apps = None if self.apps is None else self.apps[chosen]
+        part.said, part.unanswered = self.said, self.unanswered
+        return part

@@ -26,9 +26,9 @@ from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import Batch, Known, Rows
 from vsockdump.capture.source import Source
-from vsockdump.columns import Mask
+from vsockdump.columns import Mask, ends_in
 from vsockdump.output.errors import OutputError, cannot_write
-from vsockdump.output.follow import SIDES, ends_in, gap_values
+from vsockdump.output.follow import SIDES, gap_values
 from vsockdump.output.statistics import Selection
 from vsockdump.output.tables import counted
 from vsockdump.track.stream import (

@@ -169,9 +169,14 @@ class Streams:
         self._unsure: set[int] = set()  # connections
         self.left_out = (0, 0)
 
-    def add(self, batch: Batch) -> Rows:
-        """The pieces of a tracked batch, of PIECE_DTYPE, in order; `at` is in its buffer."""
-        chosen = np.flatnonzero(self._wanted(batch))
+    def add(self, batch: Batch, wanted: NDArray[np.bool_] | None = None) -> Rows:
+        """The pieces of a tracked batch, of PIECE_DTYPE, in order; `at` is in its buffer.
+
+        `wanted` leaves out connections for good: once a packet of one is not wanted, no
+        later one may be.
+        """
+        mask = self._wanted(batch)
+        chosen = np.flatnonzero(mask if wanted is None else mask & wanted)
         rows, after = batch.rows[chosen], tracked(batch)[chosen]
         pieces = _pieces(rows, after, chosen)
         unsure = self._are_unsure(after)
@@ -183,6 +188,12 @@ class Streams:
         if len(pieces):
             self._place(pieces)
         return pieces
+
+    def forget(self, conn: int) -> None:
+        """A connection that is not wanted any more."""
+        self._unsure.discard(conn)
+        for side in (0, 1):
+            self._flows.pop(2 * conn + side, None)
 
     def _wanted(self, batch: Batch) -> NDArray[np.bool_]:
         after = tracked(batch)

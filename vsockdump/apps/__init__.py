@@ -1,0 +1,1 @@
+"""Application protocols: what is said in the streams.  See protocol.py for adding one."""

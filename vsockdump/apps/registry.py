@@ -1,0 +1,187 @@
+"""Which protocols there are, and which of them a connection speaks.
+
+What users set comes first, then what the bytes say, then what the port promises; the
+evidence is told with the protocol.
+
+Rules for editors: this module is imported by the table of fields and must stay light; the
+protocols' own modules are imported by `protocols`.
+"""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from vsockdump.apps.protocol import CERTAIN, OPENING, POSSIBLE, Opening, Prior, Protocol
+
+_MODULES: Final[tuple[str, ...]] = (  # of vsockdump.apps, by how often they are met
+    "ethernet",  # before HTTP, as one that begins with a request of it is surer to be a tunnel
+    "framed",
+    "iperf3",
+    "nbd",
+    "ninep",
+    "tsi",
+)
+_GROUP: Final = "vsockdump.protocols"
+_MOST: Final = 255  # protocols; a column of the batch holds their codes
+
+PRIOR: Final = 20  # what a port adds to what the bytes say
+NEEDED: Final = POSSIBLE + PRIOR  # the bytes must be likely, or be possible at a known port
+
+RAW: Final = "raw"
+
+
+class DecodeError(ValueError):
+    """A --decode or --proto that cannot be; one sentence."""
+
+
+class Choice(NamedTuple):
+    """The protocol of a connection (None: none is known) and what speaks for it."""
+
+    protocol: Protocol | None
+    evidence: str  # user, content, port, or "" for no protocol
+    software: str = ""  # who is known to use the port, where that speaks for it too
+    remarks: tuple[str, ...] = ()  # of recognisers that failed
+
+
+@cache
+def protocols() -> tuple[Protocol, ...]:
+    """All protocols: ours, then those of other packages, by name.
+
+    Of two of one name the first holds.  A package that cannot be loaded is left out and
+    warned of.
+    """
+    found: dict[str, Protocol] = {}
+    for module in _MODULES:
+        for protocol in import_module(f"vsockdump.apps.{module}").PROTOCOLS:
+            found[protocol.name] = protocol
+    for protocol in _of_others():
+        found.setdefault(protocol.name, protocol)
+    return tuple(found.values())[:_MOST]
+
+
+def _of_others() -> Iterator[Protocol]:
+    """Those that other packages name as entry points."""
+    for point in sorted(entry_points(group=_GROUP), key=lambda point: point.name):
+        try:
+            loaded = point.load()
+        except Exception as error:  # whatever a foreign package does
+            _warn(f"Protocol {point.name} cannot be loaded: {_of(error)}.")
+            continue
+        if isinstance(loaded, Protocol):
+            yield loaded
+        else:
+            _warn(f"Protocol {point.name} is not a vsockdump.apps.protocol.Protocol.")
+
+
+def _warn(sentence: str) -> None:
+    import warnings
+
+    warnings.warn(sentence, stacklevel=2)
+
+
+def _of(error: Exception) -> str:
+    text = str(error).splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+@cache
+def codes() -> Mapping[str, int]:
+    """The number of each protocol by its name, from 1."""
+    return MappingProxyType({one.name: code for code, one in enumerate(protocols(), 1)})
+
+
+class Codes(Mapping[str, int]):
+    """`codes`, made when it is looked at: the table of fields must not load the protocols."""
+
+    def __getitem__(self, name: str) -> int:
+        return codes()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(codes())
+
+    def __len__(self) -> int:
+        return len(codes())
+
+
+def name_of(code: int) -> str:
+    """The protocol's name; `raw` for 0."""
+    return protocols()[code - 1].name if code else RAW
+
+
+def named(name: str) -> Protocol:
+    """The protocol of that name; DecodeError with a hint where there is none."""
+    for protocol in protocols():
+        if protocol.name == name:
+            return protocol
+    near = get_close_matches(name, codes(), 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(codes()))}."
+    raise DecodeError(f"There is no protocol {name}; {hint}")
+
+
+def decode_map(wishes: tuple[str, ...]) -> Mapping[int, str]:
+    """The protocols that `--decode PORT=NAME` asks for, by port; raises DecodeError."""
+    ports: dict[int, str] = {}
+    for wish in wishes:
+        port, equals, name = wish.partition("=")
+        if not (equals and port.isascii() and port.isdigit() and int(port) < 2**32):
+            raise DecodeError(
+                f"--decode takes PORT=PROTOCOL, as in --decode 9000=ttrpc, not {wish}."
+            )
+        if name != RAW:
+            named(name)
+        ports[int(port)] = name
+    return ports
+
+
+def recognise(opening: Opening, ports: Mapping[int, str]) -> Choice | None:
+    """What a connection speaks, by how it begins; None where more bytes could tell.
+
+    `ports` is a `decode_map`.
+    """
+    for end in (opening.ends[1], opening.ends[0]):
+        if end.port in ports:
+            wanted = ports[end.port]
+            return Choice(None if wanted == RAW else named(wanted), "user")
+    more = not opening.ended and any(len(data) < OPENING for data in opening.data)
+    return _by_content(opening, more)
+
+
+def _by_content(opening: Opening, more: bool) -> Choice | None:
+    """The surest protocol; a port adds to what the bytes say, and holds where they are silent."""
+    best, choice = 0, Choice(None, "")
+    expected: Choice | None = None
+    could = 0  # how sure those may get who need more bytes
+    remarks = []
+    for protocol in protocols():
+        prior = next((prior for prior in protocol.priors if prior.fits(opening)), None)
+        try:
+            score = protocol.recognise(opening) if protocol.recognise else None
+        except Exception as error:  # a foreign protocol's mistake is not the capture's
+            remarks.append(f"the recogniser of {protocol.name} failed: {_of(error)}")
+            continue
+        if score is None:
+            if protocol.recognise is not None:
+                could = max(could, protocol.most + PRIOR * bool(prior))
+            if prior and expected is None:
+                expected = Choice(protocol, "port", prior.software)
+        elif score and score + PRIOR * bool(prior) > best:
+            best = score + PRIOR * bool(prior)
+            choice = Choice(protocol, "content", prior.software if prior else "")
+    if best < NEEDED:
+        choice = Choice(None, "")
+    if more and best < min(could, CERTAIN):
+        return None
+    if choice.protocol is None and expected is not None:
+        choice = expected
+    return choice._replace(remarks=tuple(remarks))
+
+
+def priors() -> Iterator[tuple[Protocol, Prior]]:
+    """Every port that is known, with its protocol."""
+    for protocol in protocols():
+        for prior in protocol.priors:
+            yield protocol, prior
