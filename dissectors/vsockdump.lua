@@ -876,7 +876,7 @@ local fields = {
   },
 }
 
-local ports = { [22] = "ssh", [8443] = "tls" }
+local ports = {}
 
 local protocols = {
   http = "http",

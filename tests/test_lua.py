@@ -27,7 +27,10 @@ from vsockdump.output import lua
 from vsockdump.track.marks import Mark
 
 DISSECTORS: Final = Path(__file__).parent.parent / "dissectors"
-TRACKED: Final = ["frame.number", *(field.name for field in FIELDS if field.tracked)]
+TRACKED: Final = [
+    "frame.number",
+    *(field.name for field in FIELDS if field.tracked and not field.apps),
+]
 PASSES: Final = ([], ["-2"])
 RULE_NAMES: Final = [rule.name for rule in RULES]
 

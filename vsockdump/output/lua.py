@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
 from vsockdump import wire
+from vsockdump.apps import registry
 from vsockdump.batch import MALFORMED_TEXT, Malformed
 from vsockdump.fields import FIELDS, SIDES, Show
 from vsockdump.findings.registry import BY_MARK, RULES, WORDS, WRONG
@@ -55,6 +56,8 @@ PROTOCOLS: Final = {
     "ttrpc": "ttrpc",
 }
 
+_RESUMING: Final = {"ssh", "tls"}  # their dissectors find their way from the middle
+
 
 class Extra(NamedTuple):
     """A field that only the script has: a name, Wireshark's type, what it means."""
@@ -88,12 +91,17 @@ def script() -> str:
 
 
 def port_map() -> dict[int, str]:
-    """Ports whose protocol is assumed where the bytes do not tell it.
+    """Ports by which a connection is told that was joined in its middle.
 
-    Only those that one well-known program uses alone; what is recognised by its bytes, as
-    ttRPC, HTTP and gRPC are, needs no port.
+    From the registry of applications: those that one protocol claims alone.  What begins in
+    the capture is told by its bytes.
     """
-    return {22: "ssh", 8443: "tls"}  # sshd of systemd and libvirt; LXD's and Incus' agent
+    claims: dict[int, set[str]] = {}
+    for protocol, prior in registry.priors():
+        if prior.socket_type == wire.SocketType.STREAM:
+            claims.setdefault(prior.port, set()).add(protocol.name)
+    alone = {port: name for port, (name, *others) in sorted(claims.items()) if not others}
+    return {port: name for port, name in alone.items() if name in _RESUMING}
 
 
 # --- colour rules ------------------------------------------------------------------------
@@ -279,7 +287,7 @@ def _fields() -> Iterator[dict[str, str]]:
     """The fields that the script adds, in the order in which they are shown."""
     for field in FIELDS:
         place = field.place
-        if place is None and field.tracked:
+        if field.tracked and not field.apps:
             yield _field(field.name, _KINDS[field.show], field.meaning)
         if place is not None and len(field.names) > 1:
             yield _field(field.name, "uint32", field.meaning)
