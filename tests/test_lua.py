@@ -4,8 +4,6 @@ tshark runs it on every capture that ships, on the scenarios of the findings, on
 traffic and on damaged captures, in one pass and in two.
 """
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,9 +14,8 @@ from running import ALL_CAPTURES, CAPTURES, lines, tool
 from simulator import random_traffic, write_pcap
 from test_findings import OPEN, PAIRS
 from test_oracles import EDITS, edited
-from tracking import TRACKER, batches
+from tracking import TRACKER
 
-from vsockdump.batch import Layers
 from vsockdump.capture.reader import FileReader
 from vsockdump.fields import FIELDS
 from vsockdump.findings.collector import events_by_packet, packet_sentence

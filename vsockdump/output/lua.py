@@ -10,7 +10,7 @@ the headers.  Lua 5.2 to 5.4 have to read it all: no integer division, no operat
 no goto.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from importlib.resources import files
 from typing import Any, Final, NamedTuple

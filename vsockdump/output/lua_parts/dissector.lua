@@ -564,6 +564,29 @@ do
     if handed and first then
       protocol_of[v.conn] = handed.handler.name
     end
+    if handed and handed.upto == 0 and own_info then
+      pinfo.cols.info = info(p, v) .. " [message goes on]"
+    end
+  end
+
+  -- What the findings of a severity say, each at its packet, in order; `most` of them.
+  function vsock.findings(severity, most)
+    local packets, found = {}, {}
+    for packet in pairs(sentences or {}) do
+      packets[#packets + 1] = packet
+    end
+    table.sort(packets)
+    for _, packet in ipairs(packets) do
+      for bit, said in pairs(sentences[packet]) do
+        local finding = findings[bit]
+        for at = 1, finding.severity == severity and #said or 0 do
+          if #found < most then
+            found[#found + 1] = { name = finding.name, packet = packet, said = said[at] }
+          end
+        end
+      end
+    end
+    return found
   end
 
   function proto.dissector(tvb, pinfo, root)
