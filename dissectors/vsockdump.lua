@@ -890,6 +890,8 @@ local protocols = {
   ttrpc = "ttrpc",
 }
 
+local tcp_ports = { ["9p"] = 564, ssh = 22 }
+
 -- The tracker: a translation of vsockdump/track/tracker.py, function by function, which
 -- explains itself there.  What differs:
 -- - nil stands for unknown times and counters, and for the zeros of what is rare, so that
@@ -2310,8 +2312,10 @@ end
 local streams = { recognise = true, largest = 1048576 }
 
 do
-  local UNTIL_END = 0x0ffffffe -- and above: no number of bytes, but one packet more, or all
+  local UNTIL_END = 0x0ffffffe -- not a number of bytes; above it: one packet more
+  local MOST_IN_VAIN = 4096
   local FIRST = 24             -- bytes that every recogniser is content with
+  local PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
   local SEQPACKET, DGRAM = wire.type.SEQPACKET, wire.type.DGRAM
   local sub, byte, find = string.sub, string.byte, string.find
 
@@ -2362,7 +2366,7 @@ do
       return nil
     elseif sub(data, 1, 4) == "SSH-" then
       return "ssh"
-    elseif sub(data, 1, 14) == "PRI * HTTP/2.0" then
+    elseif sub(data, 1, #PREFACE) == PREFACE then
       return "http2"
     elseif is_http(data) then
       return "http"
@@ -2374,7 +2378,7 @@ do
       return "9p"
     elseif find(data, '^\255?%s*{%s*"') then
       return "json"
-    elseif #data < FIRST or find(data, "^%u%u%u+ ") and not find(data, "\n", 1, true) then
+    elseif #data < FIRST or find(data, "^%u%u%u+ [%w/*]") and not find(data, "\n", 1, true) then
       return nil
     end
     return false
@@ -2385,9 +2389,13 @@ do
   -- What a name stands for: how it is called, or nil where Wireshark has nothing of the kind.
   local function handler(name)
     if handlers[name] == nil then
-      local found, dissector = pcall(Dissector.get, protocols[name] or name)
-      if found and dissector then
-        handlers[name] = { name = name, dissector = dissector }
+      local dissector_name = protocols[name] or name
+      local found, dissector = pcall(Dissector.get, dissector_name)
+      if not (found and dissector) and tcp_ports[name] then -- some have no name
+        dissector = DissectorTable.get("tcp.port"):get_dissector(tcp_ports[name])
+      end
+      if dissector then
+        handlers[name] = { name = name, dissector_name = dissector_name, dissector = dissector }
         handlers[name].plain = { handler = handlers[name] }
         handlers[name].waiting = { handler = handlers[name], upto = 0 }
       else
@@ -2397,13 +2405,40 @@ do
     return handlers[name] or nil
   end
 
-  -- JSON has no framing that its dissector would ask for: whole lines, or a whole object.
-  local function json_end(data)
-    if find(data, "}%s*$") then
-      return #data
+  -- Where a JSON string ends, from inside it; nil if it does not.
+  local function closing_quote(data, at)
+    while true do
+      at = find(data, '[\\"]', at)
+      if not at or byte(data, at) == 34 then
+        return at
+      end
+      at = at + 2 -- a backslash, and what it escapes
     end
-    local last = find(data, "\n[^\n]*$")
-    return last or 0
+  end
+
+  -- JSON has no framing that its dissector would ask for: up to the last whole value.
+  local function json_end(data)
+    local upto, depth, at = 0, 0, 1
+    while true do
+      at = find(data, '["{}%[%]]', at)
+      local sign = at and sub(data, at, at)
+      if not at then
+        return upto
+      elseif sign == '"' then
+        at = closing_quote(data, at + 1)
+        if not at then
+          return upto
+        end
+      elseif sign == "{" or sign == "[" then
+        depth = depth + 1
+      elseif depth > 0 then
+        depth = depth - 1
+        if depth == 0 then
+          upto = at
+        end
+      end
+      at = at + 1
+    end
   end
 
   -- A port map such as "1024=ttrpc,8443=tls"; what is wrong with it is returned as well.
@@ -2433,31 +2468,33 @@ do
 
   -- Calling a dissector ------------------------------------------------------------------
 
-  -- SSH's dissector knows the server by port 22 only.
+  -- SSH's dissector knows the server by its port only.
   local function call_ssh(data, pinfo, tree, acceptor_sends)
     local source, target = pinfo.src_port, pinfo.dst_port
     if acceptor_sends then
-      pinfo.src_port = 22
+      pinfo.src_port = tcp_ports.ssh
     else
-      pinfo.dst_port = 22
+      pinfo.dst_port = tcp_ports.ssh
     end
     local done, why = pcall(function()
-      DissectorTable.get("tcp.port"):try(22, data, pinfo, tree)
+      DissectorTable.get("tcp.port"):try(tcp_ports.ssh, data, pinfo, tree)
     end)
     pinfo.src_port, pinfo.dst_port = source, target
     return done, why
   end
 
   local function call_json(of, data, pinfo, tree)
-    local upto = json_end(data:raw())
-    if upto < data:len() then
+    local bytes = data:raw()
+    local upto = json_end(bytes)
+    if find(bytes, "[^%s]", upto + 1) then
       pinfo.desegment_offset, pinfo.desegment_len = upto, DESEGMENT_ONE_MORE_SEGMENT
     end
     local at = 0
     while at < upto do
-      local line = find(sub(data:raw(at, upto - at), 1), "\n", 1, true) or upto - at
-      of.dissector:call(data:range(at, line):tvb(), pinfo, tree)
-      at = at + line
+      local size = find(bytes, "\n", at + 1, true)
+      size = (size and size < upto and size or upto) - at
+      of.dissector:call(data:range(at, size):tvb(), pinfo, tree)
+      at = at + size
     end
   end
 
@@ -2491,10 +2528,6 @@ do
     return need, from
   end
 
-  local function bytes_of(tvb, at, size)
-    return size > 0 and tvb:raw(at, size) or ""
-  end
-
   local function as_tvb(data)
     return ByteArray.new(data, true):tvb("vsock stream")
   end
@@ -2525,28 +2558,53 @@ do
     return nil
   end
 
-  -- Keep what a dissector wants to see again, or give the stream up as it is too long.
-  local function keep(s, data, need)
-    if #data > streams.largest then
-      s.kept, s.wanted = nil, nil
+  -- What is kept of a direction: parts, their size, how large they have to be before it is
+  -- worth looking at them again, and how often that was in vain.
+
+  local function drop(s)
+    s.parts, s.size, s.wanted, s.vain = nil, nil, nil, nil
+  end
+
+  local function kept(s)
+    if s.parts and #s.parts > 1 then
+      s.parts = { table.concat(s.parts) }
+    end
+    return s.parts and s.parts[1]
+  end
+
+  -- Keep more; false where it is too much, and the stream is given up until its next packet.
+  local function keep(s, data, wanted)
+    s.parts = s.parts or {}
+    s.parts[#s.parts + 1] = data
+    s.size = (s.size or 0) + #data
+    s.wanted = wanted
+    if s.size > streams.largest or (s.vain or 0) > MOST_IN_VAIN then
+      drop(s)
       return false
     end
-    s.kept = data
-    s.wanted = need < UNTIL_END and #data + need or nil
     return true
   end
 
-  local function deliver(of, s, data, tvb, at, size, pinfo, tree, context)
-    local before = s.kept
-    s.kept, s.wanted = nil, nil
+  -- Look at what is kept and at a packet's own bytes; `piece` says where they are.
+  local function deliver(of, s, data, piece, pinfo, tree, r)
+    local before, vain = kept(s), s.vain or 0
+    drop(s)
     local whole = before and before .. data or data
-    local shown = before and as_tvb(whole) or tvb:range(at, size):tvb()
-    local need, from = call(of, shown, pinfo, tree, context, true)
-    if need == 0 then
-      return before and { handler = of, before = before } or of.plain
+    if of.dissector_name == "http2" and #whole < #PREFACE and find(PREFACE, whole, 1, true) == 1 then
+      keep(s, whole) -- its dissector takes a part of the preface for a frame
+      return of.waiting
     end
-    if not keep(s, sub(whole, from + 1), need) then
-      return { handler = of, before = before, cut = true }
+    local is_whole = r.data_cap == r.data_len -- or snaplen has cut it, and no more will fit
+    local shown = before and as_tvb(whole) or piece.tvb:range(piece.at, piece.size):tvb()
+    local need, from = call(of, shown, pinfo, tree, r, is_whole)
+    if need == 0 or not is_whole then
+      return before and { handler = of, before = before, last = not is_whole } or of.plain
+    end
+    local rest = sub(whole, from + 1)
+    s.vain = from == 0 and vain + 1 or 0
+    local wanted = need < UNTIL_END and #rest + need or need == UNTIL_END and math.huge or nil
+    if not keep(s, rest, wanted) then
+      return { handler = of, before = before }
     elseif from == 0 then
       return of.waiting
     end
@@ -2554,78 +2612,76 @@ do
   end
 
   -- A piece of a message of SEQPACKET, or a datagram: given at its end.
-  local function deliver_message(of, s, data, tvb, at, size, pinfo, tree, context, is_last)
+  local function deliver_message(of, s, data, piece, pinfo, tree, r, is_last)
     if not is_last then
-      keep(s, (s.kept or "") .. data, UNTIL_END)
-      return of.waiting
+      return keep(s, data) and of.waiting or nil
     end
-    local before = s.kept
-    s.kept = nil
-    local shown = before and as_tvb(before .. data) or tvb:range(at, size):tvb()
-    call(of, shown, pinfo, tree, context, false)
-    return before and { handler = of, before = before, whole = true } or of.plain
+    local before = kept(s)
+    drop(s)
+    local shown = before and as_tvb(before .. data) or piece.tvb:range(piece.at, piece.size):tvb()
+    call(of, shown, pinfo, tree, r, false)
+    return before and { handler = of, before = before, last = true } or of.plain
+  end
+
+  -- The handler of a connection, once it is known; nothing is looked for after three packets
+  -- that were of no protocol.
+  local function handler_of(app, s, p, r, data)
+    local before = kept(s)
+    local of = decide(p, r, before and before .. data or data)
+    if of then
+      app.handler = of
+    elseif of == nil then
+      s.vain = (s.vain or 0) + 1
+      keep(s, data)
+    else
+      drop(s)
+      app.silent = app.silent + 1
+      if app.silent == 3 then
+        r.c.app = false
+      end
+    end
+    return of
   end
 
   local function take(p, r, tvb, at, pinfo, tree)
-    local c, side = r.c, r.side
-    local size = r.data_cap
-    local app = c.app
-    if not app then
-      app = { [0] = {}, [1] = {} }
-      c.app = app
-    end
-    local s = app[side]
-    if r.data_cap < r.data_len then -- bytes are missing: what was kept will never be whole
-      s.kept, s.wanted = nil, nil
-    end
+    local c, size = r.c, r.data_cap
+    local app = c.app or { [0] = {}, [1] = {}, silent = 0 }
+    c.app = app
+    local s = app[r.side]
     if size == 0 then
+      drop(s) -- snaplen has cut what would have been kept
       return nil
     end
-    local data
-    local of = app.handler
-    if of == nil then
-      data = bytes_of(tvb, at, size)
-      of = decide(p, r, (s.kept or "") .. data)
-      if of == nil then
-        keep(s, (s.kept or "") .. data, UNTIL_END)
-        return nil
-      elseif of == false then
-        app.silent = (app.silent or 0) + 1
-        s.kept = nil
-        if app.silent > 2 then
-          c.app = false
-        end
-        return nil
-      end
-      app.handler = of
+    local data = tvb:raw(at, size)
+    local of = app.handler or handler_of(app, s, p, r, data)
+    if not of then
+      return nil
     end
-    data = data or bytes_of(tvb, at, size)
-    local kind = p.type
-    if kind == SEQPACKET or kind == DGRAM then
-      local is_last = kind == DGRAM or p.flags % 2 == 1
-      return deliver_message(of, s, data, tvb, at, size, pinfo, tree, r, is_last)
+    local piece = { tvb = tvb, at = at, size = size }
+    if p.type == SEQPACKET or p.type == DGRAM then
+      local is_last = p.type == DGRAM or p.flags % 2 == 1
+      return deliver_message(of, s, data, piece, pinfo, tree, r, is_last)
     end
-    if s.wanted and #s.kept + size < s.wanted and r.data_cap == r.data_len then
-      local wanted = s.wanted
-      if keep(s, s.kept .. data, UNTIL_END) then
-        s.wanted = wanted
+    if s.wanted and s.size + size < s.wanted and size == r.data_len then
+      if keep(s, data, s.wanted) then
         return of.waiting
       end
+      return of.plain
     end
-    return deliver(of, s, data, tvb, at, size, pinfo, tree, r)
+    return deliver(of, s, data, piece, pinfo, tree, r)
   end
 
   -- A direction has ended: what was kept is all there will be.
   local function flush(c, side, pinfo, tree, context)
     local app = c.app
     local s = app and app.handler and app[side]
-    if not s or not s.kept then
+    local before = s and kept(s)
+    if not before then
       return nil
     end
-    local before = s.kept
-    s.kept, s.wanted = nil, nil
+    drop(s)
     call(app.handler, as_tvb(before), pinfo, tree, context, false)
-    return { handler = app.handler, before = before, whole = true, flushed = true }
+    return { handler = app.handler, before = before, last = true, flushed = true }
   end
 
   local function ends(p, r, pinfo, tree)
@@ -2669,12 +2725,12 @@ do
     if found.flushed then
       shown = as_tvb(found.before)
     elseif found.before or found.upto then
-      local whole = (found.before or "") .. bytes_of(tvb, at, view.data_cap)
+      local whole = (found.before or "") .. tvb:raw(at, view.data_cap)
       shown = as_tvb(found.upto and sub(whole, 1, found.upto) or whole)
     else
       shown = tvb:range(at, view.data_cap):tvb()
     end
-    call(found.handler, shown, pinfo, tree, view, not found.whole)
+    call(found.handler, shown, pinfo, tree, view, not found.last)
     return found
   end
 end
@@ -2813,7 +2869,6 @@ do
   -- What is kept of frames -----------------------------------------------------------------
 
   local kept, frame_marks, frame_skips, sentences, answers, answered, stalls
-  local protocol_of
 
   -- conn, state, side and whether it is known, in one number
   local function packed(r)
@@ -3079,7 +3134,6 @@ do
     end
     show_state(tree, tvb, p, v)
     show_times(tree, v.number)
-    generated(tree, "vsock.app.protocol", protocol_of[v.conn])
     return tree
   end
 
@@ -3165,7 +3219,7 @@ do
     tracker.reset()
     ttrpc.reset()
     kept, frame_marks, frame_skips, sentences = {}, {}, {}, {}
-    answers, answered, stalls, protocol_of = {}, {}, {}, {}
+    answers, answered, stalls = {}, {}, {}
     sets, set_by_key = {}, {}
     base_time, shift = nil, 0
     taps, tap_by_name, tap_count = {}, {}, 0
@@ -3242,11 +3296,13 @@ do
     else
       handed = streams.again(v, tvb, p.payload_at + v.skip, pinfo, root)
     end
-    if handed and first then
-      protocol_of[v.conn] = handed.handler.name
-    end
-    if handed and handed.upto == 0 and own_info then
-      pinfo.cols.info = info(p, v) .. " [message goes on]"
+    if handed then
+      if tree then
+        generated(tree, "vsock.app.protocol", handed.handler.name)
+      end
+      if handed.upto == 0 and own_info then
+        pinfo.cols.info = info(p, v) .. " [message goes on]"
+      end
     end
   end
 

@@ -56,6 +56,9 @@ PROTOCOLS: Final = {
     "ttrpc": "ttrpc",
 }
 
+# Where Wireshark 4.0 keeps a dissector that it has no name for, and SSH's, which takes that
+# port for the server's.
+_TCP_PORTS: Final = {"9p": 564, "ssh": 22}
 _RESUMING: Final = {"ssh", "tls"}  # their dissectors find their way from the middle
 
 
@@ -155,6 +158,7 @@ def _tables() -> Iterator[str]:
     yield _local("fields", list(_fields()))
     yield _local("ports", port_map())
     yield _local("protocols", PROTOCOLS)
+    yield _local("tcp_ports", _TCP_PORTS)
 
 
 def _wire() -> dict[str, Any]:

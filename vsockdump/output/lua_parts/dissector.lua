@@ -132,7 +132,6 @@ do
   -- What is kept of frames -----------------------------------------------------------------
 
   local kept, frame_marks, frame_skips, sentences, answers, answered, stalls
-  local protocol_of
 
   -- conn, state, side and whether it is known, in one number
   local function packed(r)
@@ -398,7 +397,6 @@ do
     end
     show_state(tree, tvb, p, v)
     show_times(tree, v.number)
-    generated(tree, "vsock.app.protocol", protocol_of[v.conn])
     return tree
   end
 
@@ -484,7 +482,7 @@ do
     tracker.reset()
     ttrpc.reset()
     kept, frame_marks, frame_skips, sentences = {}, {}, {}, {}
-    answers, answered, stalls, protocol_of = {}, {}, {}, {}
+    answers, answered, stalls = {}, {}, {}
     sets, set_by_key = {}, {}
     base_time, shift = nil, 0
     taps, tap_by_name, tap_count = {}, {}, 0
@@ -561,11 +559,13 @@ do
     else
       handed = streams.again(v, tvb, p.payload_at + v.skip, pinfo, root)
     end
-    if handed and first then
-      protocol_of[v.conn] = handed.handler.name
-    end
-    if handed and handed.upto == 0 and own_info then
-      pinfo.cols.info = info(p, v) .. " [message goes on]"
+    if handed then
+      if tree then
+        generated(tree, "vsock.app.protocol", handed.handler.name)
+      end
+      if handed.upto == 0 and own_info then
+        pinfo.cols.info = info(p, v) .. " [message goes on]"
+      end
     end
   end
 
