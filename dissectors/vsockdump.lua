@@ -2314,6 +2314,8 @@ local streams = { recognise = true, largest = 1048576 }
 do
   local UNTIL_END = 0x0ffffffe -- not a number of bytes; above it: one packet more
   local MOST_IN_VAIN = 4096
+  -- Protocols of which each message begins as recognise wants it.
+  local TELLING = { http = true, json = true, ttrpc = true }
   local FIRST = 24             -- bytes that every recogniser is content with
   local PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
   local SEQPACKET, DGRAM = wire.type.SEQPACKET, wire.type.DGRAM
@@ -2572,7 +2574,8 @@ do
     return s.parts and s.parts[1]
   end
 
-  -- Keep more; false where it is too much, and the stream is given up until its next packet.
+  -- Keep more; false where it is too much. Then the stream is given up until a packet begins
+  -- as a message of its protocol does.
   local function keep(s, data, wanted)
     s.parts = s.parts or {}
     s.parts[#s.parts + 1] = data
@@ -2580,8 +2583,17 @@ do
     s.wanted = wanted
     if s.size > streams.largest or (s.vain or 0) > MOST_IN_VAIN then
       drop(s)
+      s.lost = true
       return false
     end
+    return true
+  end
+
+  local function finds_its_way(of, s, data)
+    if TELLING[of.dissector_name] and recognise(data) ~= of.dissector_name then
+      return false
+    end
+    s.lost = false
     return true
   end
 
@@ -2655,6 +2667,9 @@ do
     local data = tvb:raw(at, size)
     local of = app.handler or handler_of(app, s, p, r, data)
     if not of then
+      return nil
+    end
+    if s.lost and not finds_its_way(of, s, data) then
       return nil
     end
     local piece = { tvb = tvb, at = at, size = size }

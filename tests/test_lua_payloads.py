@@ -3,6 +3,7 @@
 What is said must not depend on how the bytes were cut into packets, nor on the pass.
 """
 
+import random
 import ssl
 import struct
 from collections.abc import Sequence
@@ -247,3 +248,86 @@ def test_messages_are_put_together(
     found = said(capture, [*talk.expected, "vsock.app.protocol"], *passes)
     assert {"http2" if name == "grpc" else name} == set(found.pop("vsock.app.protocol"))
     assert talk.expected == {key: found[key] for key in talk.expected}
+
+
+def test_requests_and_responses_are_paired(tmp_path: Path) -> None:
+    """By stream: who answers, where, and after how long; the method is told of the answer too."""
+    capture = write_talk(tmp_path / "talk.pcap", TTRPC.pieces)
+    names = ["ttrpc.response_in", "ttrpc.request_in", "ttrpc.time"]
+    expected = {
+        "ttrpc.response_in": ["4", "4", "7"],
+        "ttrpc.request_in": ["3", "3", "5", "5"],
+        "ttrpc.time": ["0.001000000", "0.001000000", "0.001000000", "0.002000000"],
+    }
+    assert expected == said(capture, names, "-2")
+    (line,) = [text for text in wireshark.tshark(capture) if "NOT_FOUND" in text]
+    assert "Response #1 grpc.AgentService/CreateContainer OK; " in line
+    assert "Response #3 grpc.AgentService/StartContainer NOT_FOUND: no such container" in line
+
+
+def test_a_seqpacket_message_is_given_whole(tmp_path: Path) -> None:
+    """Its pieces end with EOM, and two messages are never one."""
+    messages = [(0, b'{"execute":'), (0, b'"a"}'), (1, b'{"return":{}}')]
+    capture = write_talk(tmp_path / "talk.pcap", messages, kind=SocketType.SEQPACKET)
+    assert {"json.member": ["execute", "return"]} == said(capture, ["json.member"], "-2")
+
+
+def test_ports_of_the_user_come_first(tmp_path: Path) -> None:
+    """What the bytes look like does not matter then."""
+    capture = write_talk(tmp_path / "talk.pcap", [(0, text(1, b"hello"))], port=9000)
+    ports = ("-o", "vsockdump.ports:9000=protobuf,22=tls")
+    names = ["vsock.app.protocol", "protobuf.field.number"]
+    assert {"vsock.app.protocol": ["protobuf"], "protobuf.field.number": ["1"]} == said(
+        capture, names, *ports
+    )
+
+
+def test_recognition_can_be_switched_off(tmp_path: Path) -> None:
+    """Then only ports tell."""
+    capture = write_talk(tmp_path / "talk.pcap", SSH.pieces)
+    found = said(capture, ["vsock.app.protocol"], "-o", "vsockdump.recognise:FALSE")
+    assert {"vsock.app.protocol": []} == found
+
+
+def test_a_wrong_port_map_is_told(tmp_path: Path) -> None:
+    """Once, with the entry that is wrong."""
+    capture = write_talk(tmp_path / "talk.pcap", SSH.pieces)
+    complaint = wireshark.complaint(capture, "-o", "vsockdump.ports:22=ssh,9000=nothing")
+    assert '"9000=nothing" is not PORT=PROTOCOL' in complaint
+
+
+def test_a_long_message_is_given_up(tmp_path: Path) -> None:
+    """Beyond the longest that is kept; what comes after it is read again."""
+    long = b"POST /up HTTP/1.1\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000
+    pieces = cut([(0, long)], 1000) + [(0, b"GET /next HTTP/1.1\r\n\r\n")]
+    capture = write_talk(tmp_path / "talk.pcap", pieces)
+    limit = ("-o", "vsockdump.largest:5000", "-2")
+    assert ["/next"] == said(capture, ["http.request.uri"], *limit)["http.request.uri"]
+    whole = said(capture, ["http.request.uri"], "-2")
+    assert ["/up", "/next"] == whole["http.request.uri"]
+
+
+@pytest.mark.parametrize("name", TALKS)
+def test_garbage_is_no_error_of_lua(name: str, tmp_path: Path) -> None:
+    """A talk that begins well and goes on with noise, many times."""
+    source = random.Random(name)
+    opening = [piece for piece in TALKS[name].pieces if piece[0] == 0][:1]
+    pieces = opening + [
+        (source.randrange(2), source.randbytes(source.randint(1, 200))) for _ in range(400)
+    ]
+    capture = write_talk(tmp_path / "talk.pcap", pieces)
+    assert len(pieces) + 4 == len(wireshark.fields(capture, ["frame.number"], "-2"))
+
+
+def test_real_http() -> None:
+    """Python's client and server over loopback, which calls one end by two names."""
+    found = said(CAPTURES / "k612_http.pcap", ["http.request.uri", "http.response_for.uri"], "-2")
+    assert ["/", "/big", "/nope", "/up"] == found["http.request.uri"]
+
+
+def test_real_ssh() -> None:
+    """Banners and key exchange, with the right direction of each."""
+    lines = wireshark.tshark(CAPTURES / "prog_ssh.pcapng", "-2", "-Y", "ssh")
+    assert "Client: Protocol (SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u6)" in lines[0]
+    assert "Server: Protocol (SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u10)" in lines[1]
+    assert "Server: Diffie-Hellman Key Exchange Reply" in "".join(lines)

@@ -4,11 +4,12 @@ Rules for editors: what tshark says on stderr is a failure; Lua's own errors do 
 but in the tree, so every run asks for them.
 """
 
+import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from running import Pcapng, tool
+from running import TIME_LIMIT_S, Pcapng, tool
 from scenario import Packet, parse
 
 SCRIPT: Final = Path(__file__).parent.parent / "dissectors" / "vsockdump.lua"
@@ -23,6 +24,13 @@ def tshark(capture: Path, *arguments: str) -> list[str]:
     """The lines of tshark with the script."""
     script = ("-X", f"lua_script:{SCRIPT}")
     return tool("tshark", "-r", capture, *script, *arguments).decode().splitlines()
+
+
+def complaint(capture: Path, *arguments: str) -> str:
+    """What tshark says on stderr."""
+    command = ["tshark", "-r", str(capture), "-X", f"lua_script:{SCRIPT}", *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT_S, check=True)
+    return done.stderr.decode()
 
 
 def fields(capture: Path, names: Sequence[str], *arguments: str) -> list[list[str]]:
