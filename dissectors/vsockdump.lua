@@ -1674,16 +1674,8 @@ do
     end
   end
 
-  local function count_packet(p, c, f, g, side)
+  local function count_credit(p, c, f, g, side)
     local op = p.op
-    c.last_packet = p.number
-    if now and (not c.last_ns or now > c.last_ns) then
-      if not c.last_ns then
-        c.first_ns = now
-      end
-      c.last_ns = now
-    end
-    f.packets = f.packets + 1
     if op == CREDIT_UPDATE then
       f.updates = (f.updates or 0) + 1
       local others = g.packets - (g.updates or 0)
@@ -1764,7 +1756,17 @@ do
     if op < RW or c.state ~= STATE.OPEN then
       lifecycle(p, c, side, no_socket)
     end
-    count_packet(p, c, f, g, side)
+    c.last_packet = p.number
+    if now and (not c.last_ns or now > c.last_ns) then
+      if not c.last_ns then
+        c.first_ns = now
+      end
+      c.last_ns = now
+    end
+    f.packets = f.packets + 1
+    if op > RW then
+      count_credit(p, c, f, g, side)
+    end
     local free, granted
     if kind ~= DGRAM then
       free, granted = free_of(f, g), free_of(g, f)
@@ -2982,43 +2984,21 @@ do
   local formats = {}
 
   local function formats_of(op, kind)
-    local key = kind * 65536 + op
-    local found = formats[key]
-    if not found then
-      local start = "#%d %d \226\134\146 %d "
-      if kind ~= TYPE.STREAM then
-        start = start .. text.name(wire.type_names, kind) .. " "
-      end
-      start = start .. text.name(wire.op_names, op)
-      local number = op == RW and " %d" or op == CREDIT_UPDATE and " grants %d" or nil
-      found = {
-        start = start:gsub("%%d", INTEGER),
-        none = (start .. "%s"):gsub("%%d", INTEGER),
-        number = number and (start .. number .. "%s"):gsub("%%d", INTEGER),
-        free = (start .. " free %d%s"):gsub("%%d", INTEGER),
-        both = number and (start .. number .. " free %d%s"):gsub("%%d", INTEGER),
-      }
-      formats[key] = found
+    local start = "#%d %d \226\134\146 %d "
+    if kind ~= TYPE.STREAM then
+      start = start .. text.name(wire.type_names, kind) .. " "
     end
+    start = start .. text.name(wire.op_names, op)
+    local number = op == RW and " %d" or op == CREDIT_UPDATE and " grants %d" or nil
+    local found = {
+      start = start:gsub("%%d", INTEGER),
+      none = (start .. "%s"):gsub("%%d", INTEGER),
+      number = number and (start .. number .. "%s"):gsub("%%d", INTEGER),
+      free = (start .. " free %d%s"):gsub("%%d", INTEGER),
+      both = number and (start .. number .. " free %d%s"):gsub("%%d", INTEGER),
+    }
+    formats[kind * 65536 + op] = found
     return found
-  end
-
-  -- The line of packets without flags, in one call: most are.
-  local function plain_info(p, v, ending)
-    local op, free = p.op, v.free
-    local as = formats_of(op, p.type)
-    local number = op == RW and p.len or op == CREDIT_UPDATE and v.granted or nil
-    if op == RST or op == REQUEST then
-      free = nil
-    end
-    if number and free then
-      return format(as.both, v.conn, p.src_port, p.dst_port, number, free, ending)
-    elseif number then
-      return format(as.number, v.conn, p.src_port, p.dst_port, number, ending)
-    elseif free then
-      return format(as.free, v.conn, p.src_port, p.dst_port, free, ending)
-    end
-    return format(as.none, v.conn, p.src_port, p.dst_port, ending)
   end
 
   -- How an RST ended the connection stands before the other remarks.
@@ -3044,20 +3024,31 @@ do
     return (p.malformed and line .. ", " .. malformed.text[p.malformed] or line) .. ending
   end
 
+  -- In one call of format where there are no flags, which is nearly always.
   local function info(p, v)
     if not p.is_virtio then
       return info_of_other(p, v)
     end
-    local ending = (v.marks or p.op == RST) and ending_of(p, v) or ""
-    if p.flags == 0 then
-      return plain_info(p, v, ending)
+    local op, free, conn, source, target = p.op, v.free, v.conn, p.src_port, p.dst_port
+    local as = formats[p.type * 65536 + op] or formats_of(op, p.type)
+    local number = op == RW and p.len or op == CREDIT_UPDATE and v.granted or nil
+    local ending = (v.marks or op == RST) and ending_of(p, v) or ""
+    if op == RST or op == REQUEST then
+      free = nil
     end
-    local as = formats_of(p.op, p.type)
-    local size = p.op == RW and format(" %.0f", p.len) or ""
-    local free = v.free and p.op ~= RST and p.op ~= REQUEST and format(" free %.0f", v.free) or ""
-    local flags = text.flags(p.op, p.type, p.flags)
-    return format(as.start, v.conn, p.src_port, p.dst_port)
-      .. size .. " " .. flags .. free .. ending
+    if p.flags > 0 then
+      return format(as.start, conn, source, target)
+        .. (op == RW and format(" %.0f", p.len) or "")
+        .. " " .. text.flags(op, p.type, p.flags)
+        .. (free and format(" free %.0f", free) or "") .. ending
+    elseif number and free then
+      return format(as.both, conn, source, target, number, free, ending)
+    elseif number then
+      return format(as.number, conn, source, target, number, ending)
+    elseif free then
+      return format(as.free, conn, source, target, free, ending)
+    end
+    return format(as.none, conn, source, target, ending)
   end
 
   -- The tree -------------------------------------------------------------------------------
@@ -3154,25 +3145,29 @@ do
 
   -- Frames ---------------------------------------------------------------------------------
 
-  local started, own_info, base_time, shift
+  local started, own_info, base_time, last_time, shift
   local taps, tap_by_name, tap_count
   local blind, seen_again, several
 
-  -- Nanoseconds since the first frame. Wireshark gives seconds in doubles, which are exact for
-  -- those since the first frame only; a time reference set by the user moves it.
+  -- Nanoseconds since the first frame, nil for frames without a time. Wireshark gives seconds
+  -- in doubles, which are exact for those since the first frame only; a time reference set by
+  -- the user moves it, which shows as a jump.
   local function time_of(pinfo)
-    local absolute = pinfo.abs_ts
-    if absolute == 0 then
-      return nil
-    end
     local relative = pinfo.rel_ts
-    local from = absolute - relative
-    if not base_time then
-      base_time, shift = from, 0
-    elseif from - base_time > 0.001 or base_time - from > 0.001 then
-      shift = shift + floor((from - base_time) * 1e9 + 0.5)
-      base_time = from
+    if not last_time or relative < last_time or relative > last_time + 60 then
+      local absolute = pinfo.abs_ts
+      if absolute == 0 then
+        return nil
+      end
+      local from = absolute - relative
+      if not base_time then
+        base_time = from
+      elseif from - base_time > 0.001 or base_time - from > 0.001 then
+        shift = shift + floor((from - base_time) * 1e9 + 0.5)
+        base_time = from
+      end
     end
+    last_time = relative
     return floor(relative * 1e9 + 0.5) + shift
   end
 
@@ -3236,7 +3231,7 @@ do
     kept, frame_marks, frame_skips, sentences = {}, {}, {}, {}
     answers, answered, stalls = {}, {}, {}
     sets, set_by_key = {}, {}
-    base_time, shift = nil, 0
+    base_time, last_time, shift = nil, nil, 0
     taps, tap_by_name, tap_count = {}, {}, 0
     blind, seen_again, several = false, 0, false
     own_info = proto.prefs.info

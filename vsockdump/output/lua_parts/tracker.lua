@@ -780,16 +780,8 @@ do
     end
   end
 
-  local function count_packet(p, c, f, g, side)
+  local function count_credit(p, c, f, g, side)
     local op = p.op
-    c.last_packet = p.number
-    if now and (not c.last_ns or now > c.last_ns) then
-      if not c.last_ns then
-        c.first_ns = now
-      end
-      c.last_ns = now
-    end
-    f.packets = f.packets + 1
     if op == CREDIT_UPDATE then
       f.updates = (f.updates or 0) + 1
       local others = g.packets - (g.updates or 0)
@@ -870,7 +862,17 @@ do
     if op < RW or c.state ~= STATE.OPEN then
       lifecycle(p, c, side, no_socket)
     end
-    count_packet(p, c, f, g, side)
+    c.last_packet = p.number
+    if now and (not c.last_ns or now > c.last_ns) then
+      if not c.last_ns then
+        c.first_ns = now
+      end
+      c.last_ns = now
+    end
+    f.packets = f.packets + 1
+    if op > RW then
+      count_credit(p, c, f, g, side)
+    end
     local free, granted
     if kind ~= DGRAM then
       free, granted = free_of(f, g), free_of(g, f)
