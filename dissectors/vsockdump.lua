@@ -894,8 +894,9 @@ local tcp_ports = { ["9p"] = 564, ssh = 22 }
 
 -- The tracker: a translation of vsockdump/track/tracker.py, function by function, which
 -- explains itself there.  What differs:
--- - nil stands for unknown times and counters, and for the zeros of what is rare, so that
---   flows of plain connections stay small tables;
+-- - nil or false stands for unknown times and counters, and nil for the zeros of what is rare,
+--   so that flows of plain connections stay small tables. Never assign nil to a key that a
+--   table may not have: Lua makes room for it each time;
 -- - u64 addresses come as pairs (hi, lo), because Lua 5.2 counts in doubles;
 -- - a direction is found by the 24 bytes of its addresses, and worked out once;
 -- - marks are numbers of bits in a list, for there are no operators for bits that all
@@ -1031,7 +1032,7 @@ do
         end
       end
     end
-    f.stalled_since = nil
+    f.stalled_since = false
     if length > (f.longest_stall or 0) then
       f.longest_stall = length
     end
@@ -1061,7 +1062,7 @@ do
       end_stall(c, c[1], c[0], 1)
     end
     count = marked
-    result.stalled = nil
+    result.stalled = false
   end
 
   local function begin(pair, p, high)
@@ -1223,14 +1224,14 @@ do
       return
     end
     if f.message > 0 then
-      f.empty = nil
+      f.empty = 0
     else
       f.empty = (f.empty or 0) + 1
       if f.empty >= limits.EMPTY_RUN then
         note(c, MARK.EMPTY_MESSAGES, side, f.empty, 0)
       end
     end
-    f.message = nil
+    f.message = 0
   end
 
   local function repeat_offset(f, whole, size)
@@ -1255,7 +1256,7 @@ do
     f.repeat_len = size
     f.repeat_sum = skip + size
     if skip + size == whole then
-      f.repeat_wire = nil
+      f.repeat_wire = false
     end
     return skip
   end
@@ -1275,7 +1276,9 @@ do
       mark(MARK.TAP_REPEAT)
       skip = repeat_offset(f, whole, size)
     else
-      f.repeat_wire = nil
+      if f.repeat_wire then
+        f.repeat_wire = false
+      end
       if whole < size then
         note(c, MARK.SHORT_PAYLOAD, side, whole, size)
       end
@@ -1355,7 +1358,7 @@ do
         f.tx = f.tx + f.base + f.base_low
         f.tx_known = true
       elseif f.base_low > f.base_high then
-        f.base, f.base_high = nil, nil
+        f.base, f.base_high = false, false
       end
     end
   end
@@ -1363,7 +1366,7 @@ do
   local function bound_below(f, g)
     if not f.base then
       f.base = g.fwd - f.tx
-      f.base_low, f.base_high = 0, nil
+      f.base_low, f.base_high = 0, false
     else
       local least = g.fwd - f.tx - f.base
       if least > f.base_low then
@@ -1428,7 +1431,7 @@ do
     if g.tx_known and f.fwd > g.tx then
       note(c, MARK.FWD_AHEAD, side, f.fwd - g.tx, 0)
       g.tx_known = false
-      g.base, g.base_high = nil, nil
+      g.base, g.base_high = false, false
     end
     if not g.tx_known then
       bound_below(g, f)
@@ -1457,7 +1460,7 @@ do
     elseif f.tx > g.limit then
       if f.base then
         f.tx_known = false
-        f.base, f.base_high = nil, nil
+        f.base, f.base_high = false, false
       else
         over_credit(c, f, g, side)
       end
@@ -1466,7 +1469,7 @@ do
 
   local function free_of(f, g)
     if not f.tx_known or not g.credit_seen or not f.credit_seen then
-      return nil
+      return false
     end
     local window = g.buf
     if f.buf < window then
@@ -1494,7 +1497,7 @@ do
   local function answer(p, c, g, side)
     local waited = elapsed(g.asked_ns)
     result.answer_to, result.answer_ns = g.asked, waited
-    g.asked = nil
+    g.asked = false
     if waited > limits.ANSWER_TIMEOUT_NS and p.op ~= RST then
       note(c, MARK.UNANSWERED_ASK, side, waited, 0)
     end
@@ -1505,8 +1508,8 @@ do
   local function judge_message(c, f, side)
     if f.message and f.message > 0 then
       note(c, MARK.MESSAGE_CUT, side, f.message, 0)
+      f.message = 0
     end
-    f.message = nil
   end
 
   local function judge_loss(c, f, g, side, final)
@@ -1767,7 +1770,7 @@ do
     if op > RW then
       count_credit(p, c, f, g, side)
     end
-    local free, granted
+    local free, granted = false, false
     if kind ~= DGRAM then
       free, granted = free_of(f, g), free_of(g, f)
       if not TERMINAL[c.state] then
@@ -1791,8 +1794,8 @@ do
     end
     result.c, result.conn, result.loopback = c, c.number, direction.loopback
     result.side, result.side_known, result.state = side, c.side_known, c.state
-    result.tx_cnt = f.tx_known and f.tx % TWO32 or nil
-    result.in_flight = free and (f.tx - g.fwd) % TWO32 or nil
+    result.tx_cnt = f.tx_known and f.tx % TWO32
+    result.in_flight = free and (f.tx - g.fwd) % TWO32
     result.free, result.granted = free, granted
   end
 
@@ -1805,17 +1808,17 @@ do
     elseif p.mon_t ~= wire.no_info then
       note_alone(MARK.UNKNOWN_TRANSPORT, p.mon_t)
     end
-    result.c, result.conn, result.loopback = nil, 0, false
+    result.c, result.conn, result.loopback = false, 0, false
     result.side, result.side_known, result.state = 0, false, STATE.NONE
     result.skip, result.data_cap, result.data_len = 0, 0, 0
-    result.tx_cnt, result.in_flight, result.free, result.granted = nil, nil, nil, nil
+    result.tx_cnt, result.in_flight, result.free, result.granted = false, false, false, false
   end
 
   -- What a packet means: a table that is valid until the next call.  `p` is what
   -- frame.read made of it, with its number and `time` (ns, nil if it has none).
   function tracker.track(p)
     count, event_count = 0, 0
-    result.answer_to, result.stalled = nil, nil
+    result.answer_to, result.stalled = false, false
     local time = p.time
     if time then
       if clock and time < clock then
@@ -1854,10 +1857,10 @@ do
   local p = { number = 0, place = "" }
 
   -- Read a frame of `wirelen` bytes, of which `caplen` were captured; `raw` holds the headers,
-  -- as far as they were captured. `malformed` is nil where nothing is wrong.
+  -- as far as they were captured. `malformed` is false where nothing is wrong.
   function frame.read(raw, caplen, wirelen)
     p.caplen, p.wirelen = caplen, wirelen
-    p.is_virtio, p.malformed, p.cut_headers = false, nil, false
+    p.is_virtio, p.malformed, p.cut_headers = false, false, false
     p.payload_at, p.payload_cap, p.payload_wire = caplen, 0, 0
     if caplen < MONITOR then
       if wirelen >= MONITOR then
@@ -2713,17 +2716,14 @@ do
     return found
   end
 
-  -- The payload of a frame on the first pass; returns what later passes are told. `at` is
-  -- where the stream's bytes begin.
+  -- The payload of a frame on the first pass, if its connection has one that may be of use
+  -- (`app` is not false); returns what later passes are told. `at` is where the stream's bytes
+  -- begin.
   function streams.first(p, r, tvb, at, pinfo, tree)
-    local c = r.c
-    if not c or c.app == false then
-      return nil
-    end
     local found
     if r.data_len > 0 and not states.terminal[r.state] then
       found = take(p, r, tvb, at, pinfo, tree)
-    elseif c.app then
+    elseif r.c.app then
       found = ends(p, r, pinfo, tree)
     end
     if found then
@@ -2900,7 +2900,7 @@ do
     kept[at + 2] = r.in_flight or -1
     kept[at + 3] = r.free or -1
     kept[at + 4] = r.granted or -1
-    r.number, r.marks = number, nil
+    r.number, r.marks = number, false
     if r.mark_count > 0 then
       local set = set_of(r.mark_list, r.mark_count)
       frame_marks[number] = set
@@ -2942,7 +2942,7 @@ do
   local view = {} -- what is known of the frame at hand
 
   local function known(value)
-    return value >= 0 and value or nil
+    return value >= 0 and value
   end
 
   local function recall(p)
@@ -2951,7 +2951,7 @@ do
     local code = kept[at]
     view.number = number
     view.skip = frame_skips[number] or 0
-    view.marks = sets[frame_marks[number]]
+    view.marks = sets[frame_marks[number]] or false
     if not code then -- never seen on a first pass
       code = 0
       kept[at + 1], kept[at + 2], kept[at + 3], kept[at + 4] = -1, -1, -1, -1
@@ -3034,7 +3034,7 @@ do
     local number = op == RW and p.len or op == CREDIT_UPDATE and v.granted or nil
     local ending = (v.marks or op == RST) and ending_of(p, v) or ""
     if op == RST or op == REQUEST then
-      free = nil
+      free = false
     end
     if p.flags > 0 then
       return format(as.start, conn, source, target)
@@ -3200,8 +3200,8 @@ do
     return tracker.track(p)
   end
 
-  -- `tshark -2` tells interfaces on its second pass only. So all is tracked again then, and
-  -- from where a second tap appears, that is what holds.
+  -- A pcap file has no interfaces, and `tshark -2` tells them on its second pass only. So all
+  -- is tracked again then, and from where a second tap appears, that is what holds.
   local function track_again(p, pinfo, place)
     local tap = tap_of()
     if not tap then
@@ -3266,11 +3266,10 @@ do
 
   local itself -- the dissector of `proto`, for `referenced`
 
-  local function dissect(tvb, pinfo, root, place)
+  local function dissect(tvb, pinfo, root, caplen, wirelen, place)
     if not started then
       reset()
     end
-    local caplen, wirelen = tvb:captured_len(), tvb:reported_len()
     local size = caplen < HEADERS and caplen or HEADERS
     local p = frame.read(
       size > 0 and tvb:raw(0, size) or "", caplen, wirelen > caplen and wirelen or caplen
@@ -3281,8 +3280,8 @@ do
     local first = not pinfo.visited
     local r
     if first then
-      local tap = tap_of()
-      blind = blind or not tap
+      local tap = not blind and tap_of()
+      blind = not tap
       r = track(p, pinfo, tap or "", place)
       remember(p, r)
     elseif blind then
@@ -3302,7 +3301,7 @@ do
     end
     local handed
     if first then
-      handed = streams.first(p, r, tvb, p.payload_at + v.skip, pinfo, root)
+      handed = r.c and r.c.app ~= false and streams.first(p, r, tvb, p.payload_at + v.skip, pinfo, root)
     else
       handed = streams.again(v, tvb, p.payload_at + v.skip, pinfo, root)
     end
@@ -3337,12 +3336,13 @@ do
   end
 
   function proto.dissector(tvb, pinfo, root)
-    dissect(tvb, pinfo, root, "")
+    dissect(tvb, pinfo, root, pinfo.caplen, pinfo.len, "")
   end
 
   function sll_proto.dissector(tvb, pinfo, root)
     local index = ifindex()
-    dissect(tvb, pinfo, root, index and format("i%.0f", index.value) or "")
+    local place = index and format("i%.0f", index.value) or ""
+    dissect(tvb, pinfo, root, tvb:captured_len(), tvb:reported_len(), place)
   end
 
   function proto.init()

@@ -146,7 +146,7 @@ do
     kept[at + 2] = r.in_flight or -1
     kept[at + 3] = r.free or -1
     kept[at + 4] = r.granted or -1
-    r.number, r.marks = number, nil
+    r.number, r.marks = number, false
     if r.mark_count > 0 then
       local set = set_of(r.mark_list, r.mark_count)
       frame_marks[number] = set
@@ -188,7 +188,7 @@ do
   local view = {} -- what is known of the frame at hand
 
   local function known(value)
-    return value >= 0 and value or nil
+    return value >= 0 and value
   end
 
   local function recall(p)
@@ -197,7 +197,7 @@ do
     local code = kept[at]
     view.number = number
     view.skip = frame_skips[number] or 0
-    view.marks = sets[frame_marks[number]]
+    view.marks = sets[frame_marks[number]] or false
     if not code then -- never seen on a first pass
       code = 0
       kept[at + 1], kept[at + 2], kept[at + 3], kept[at + 4] = -1, -1, -1, -1
@@ -280,7 +280,7 @@ do
     local number = op == RW and p.len or op == CREDIT_UPDATE and v.granted or nil
     local ending = (v.marks or op == RST) and ending_of(p, v) or ""
     if op == RST or op == REQUEST then
-      free = nil
+      free = false
     end
     if p.flags > 0 then
       return format(as.start, conn, source, target)
@@ -446,8 +446,8 @@ do
     return tracker.track(p)
   end
 
-  -- `tshark -2` tells interfaces on its second pass only. So all is tracked again then, and
-  -- from where a second tap appears, that is what holds.
+  -- A pcap file has no interfaces, and `tshark -2` tells them on its second pass only. So all
+  -- is tracked again then, and from where a second tap appears, that is what holds.
   local function track_again(p, pinfo, place)
     local tap = tap_of()
     if not tap then
@@ -512,11 +512,10 @@ do
 
   local itself -- the dissector of `proto`, for `referenced`
 
-  local function dissect(tvb, pinfo, root, place)
+  local function dissect(tvb, pinfo, root, caplen, wirelen, place)
     if not started then
       reset()
     end
-    local caplen, wirelen = tvb:captured_len(), tvb:reported_len()
     local size = caplen < HEADERS and caplen or HEADERS
     local p = frame.read(
       size > 0 and tvb:raw(0, size) or "", caplen, wirelen > caplen and wirelen or caplen
@@ -527,8 +526,8 @@ do
     local first = not pinfo.visited
     local r
     if first then
-      local tap = tap_of()
-      blind = blind or not tap
+      local tap = not blind and tap_of()
+      blind = not tap
       r = track(p, pinfo, tap or "", place)
       remember(p, r)
     elseif blind then
@@ -548,7 +547,7 @@ do
     end
     local handed
     if first then
-      handed = streams.first(p, r, tvb, p.payload_at + v.skip, pinfo, root)
+      handed = r.c and r.c.app ~= false and streams.first(p, r, tvb, p.payload_at + v.skip, pinfo, root)
     else
       handed = streams.again(v, tvb, p.payload_at + v.skip, pinfo, root)
     end
@@ -583,12 +582,13 @@ do
   end
 
   function proto.dissector(tvb, pinfo, root)
-    dissect(tvb, pinfo, root, "")
+    dissect(tvb, pinfo, root, pinfo.caplen, pinfo.len, "")
   end
 
   function sll_proto.dissector(tvb, pinfo, root)
     local index = ifindex()
-    dissect(tvb, pinfo, root, index and format("i%.0f", index.value) or "")
+    local place = index and format("i%.0f", index.value) or ""
+    dissect(tvb, pinfo, root, tvb:captured_len(), tvb:reported_len(), place)
   end
 
   function proto.init()

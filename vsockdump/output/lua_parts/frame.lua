@@ -14,10 +14,10 @@ do
   local p = { number = 0, place = "" }
 
   -- Read a frame of `wirelen` bytes, of which `caplen` were captured; `raw` holds the headers,
-  -- as far as they were captured. `malformed` is nil where nothing is wrong.
+  -- as far as they were captured. `malformed` is false where nothing is wrong.
   function frame.read(raw, caplen, wirelen)
     p.caplen, p.wirelen = caplen, wirelen
-    p.is_virtio, p.malformed, p.cut_headers = false, nil, false
+    p.is_virtio, p.malformed, p.cut_headers = false, false, false
     p.payload_at, p.payload_cap, p.payload_wire = caplen, 0, 0
     if caplen < MONITOR then
       if wirelen >= MONITOR then

@@ -409,17 +409,14 @@ do
     return found
   end
 
-  -- The payload of a frame on the first pass; returns what later passes are told. `at` is
-  -- where the stream's bytes begin.
+  -- The payload of a frame on the first pass, if its connection has one that may be of use
+  -- (`app` is not false); returns what later passes are told. `at` is where the stream's bytes
+  -- begin.
   function streams.first(p, r, tvb, at, pinfo, tree)
-    local c = r.c
-    if not c or c.app == false then
-      return nil
-    end
     local found
     if r.data_len > 0 and not states.terminal[r.state] then
       found = take(p, r, tvb, at, pinfo, tree)
-    elseif c.app then
+    elseif r.c.app then
       found = ends(p, r, pinfo, tree)
     end
     if found then

@@ -1,7 +1,8 @@
 -- The tracker: a translation of vsockdump/track/tracker.py, function by function, which
 -- explains itself there.  What differs:
--- - nil stands for unknown times and counters, and for the zeros of what is rare, so that
---   flows of plain connections stay small tables;
+-- - nil or false stands for unknown times and counters, and nil for the zeros of what is rare,
+--   so that flows of plain connections stay small tables. Never assign nil to a key that a
+--   table may not have: Lua makes room for it each time;
 -- - u64 addresses come as pairs (hi, lo), because Lua 5.2 counts in doubles;
 -- - a direction is found by the 24 bytes of its addresses, and worked out once;
 -- - marks are numbers of bits in a list, for there are no operators for bits that all
@@ -137,7 +138,7 @@ do
         end
       end
     end
-    f.stalled_since = nil
+    f.stalled_since = false
     if length > (f.longest_stall or 0) then
       f.longest_stall = length
     end
@@ -167,7 +168,7 @@ do
       end_stall(c, c[1], c[0], 1)
     end
     count = marked
-    result.stalled = nil
+    result.stalled = false
   end
 
   local function begin(pair, p, high)
@@ -329,14 +330,14 @@ do
       return
     end
     if f.message > 0 then
-      f.empty = nil
+      f.empty = 0
     else
       f.empty = (f.empty or 0) + 1
       if f.empty >= limits.EMPTY_RUN then
         note(c, MARK.EMPTY_MESSAGES, side, f.empty, 0)
       end
     end
-    f.message = nil
+    f.message = 0
   end
 
   local function repeat_offset(f, whole, size)
@@ -361,7 +362,7 @@ do
     f.repeat_len = size
     f.repeat_sum = skip + size
     if skip + size == whole then
-      f.repeat_wire = nil
+      f.repeat_wire = false
     end
     return skip
   end
@@ -381,7 +382,9 @@ do
       mark(MARK.TAP_REPEAT)
       skip = repeat_offset(f, whole, size)
     else
-      f.repeat_wire = nil
+      if f.repeat_wire then
+        f.repeat_wire = false
+      end
       if whole < size then
         note(c, MARK.SHORT_PAYLOAD, side, whole, size)
       end
@@ -461,7 +464,7 @@ do
         f.tx = f.tx + f.base + f.base_low
         f.tx_known = true
       elseif f.base_low > f.base_high then
-        f.base, f.base_high = nil, nil
+        f.base, f.base_high = false, false
       end
     end
   end
@@ -469,7 +472,7 @@ do
   local function bound_below(f, g)
     if not f.base then
       f.base = g.fwd - f.tx
-      f.base_low, f.base_high = 0, nil
+      f.base_low, f.base_high = 0, false
     else
       local least = g.fwd - f.tx - f.base
       if least > f.base_low then
@@ -534,7 +537,7 @@ do
     if g.tx_known and f.fwd > g.tx then
       note(c, MARK.FWD_AHEAD, side, f.fwd - g.tx, 0)
       g.tx_known = false
-      g.base, g.base_high = nil, nil
+      g.base, g.base_high = false, false
     end
     if not g.tx_known then
       bound_below(g, f)
@@ -563,7 +566,7 @@ do
     elseif f.tx > g.limit then
       if f.base then
         f.tx_known = false
-        f.base, f.base_high = nil, nil
+        f.base, f.base_high = false, false
       else
         over_credit(c, f, g, side)
       end
@@ -572,7 +575,7 @@ do
 
   local function free_of(f, g)
     if not f.tx_known or not g.credit_seen or not f.credit_seen then
-      return nil
+      return false
     end
     local window = g.buf
     if f.buf < window then
@@ -600,7 +603,7 @@ do
   local function answer(p, c, g, side)
     local waited = elapsed(g.asked_ns)
     result.answer_to, result.answer_ns = g.asked, waited
-    g.asked = nil
+    g.asked = false
     if waited > limits.ANSWER_TIMEOUT_NS and p.op ~= RST then
       note(c, MARK.UNANSWERED_ASK, side, waited, 0)
     end
@@ -611,8 +614,8 @@ do
   local function judge_message(c, f, side)
     if f.message and f.message > 0 then
       note(c, MARK.MESSAGE_CUT, side, f.message, 0)
+      f.message = 0
     end
-    f.message = nil
   end
 
   local function judge_loss(c, f, g, side, final)
@@ -873,7 +876,7 @@ do
     if op > RW then
       count_credit(p, c, f, g, side)
     end
-    local free, granted
+    local free, granted = false, false
     if kind ~= DGRAM then
       free, granted = free_of(f, g), free_of(g, f)
       if not TERMINAL[c.state] then
@@ -897,8 +900,8 @@ do
     end
     result.c, result.conn, result.loopback = c, c.number, direction.loopback
     result.side, result.side_known, result.state = side, c.side_known, c.state
-    result.tx_cnt = f.tx_known and f.tx % TWO32 or nil
-    result.in_flight = free and (f.tx - g.fwd) % TWO32 or nil
+    result.tx_cnt = f.tx_known and f.tx % TWO32
+    result.in_flight = free and (f.tx - g.fwd) % TWO32
     result.free, result.granted = free, granted
   end
 
@@ -911,17 +914,17 @@ do
     elseif p.mon_t ~= wire.no_info then
       note_alone(MARK.UNKNOWN_TRANSPORT, p.mon_t)
     end
-    result.c, result.conn, result.loopback = nil, 0, false
+    result.c, result.conn, result.loopback = false, 0, false
     result.side, result.side_known, result.state = 0, false, STATE.NONE
     result.skip, result.data_cap, result.data_len = 0, 0, 0
-    result.tx_cnt, result.in_flight, result.free, result.granted = nil, nil, nil, nil
+    result.tx_cnt, result.in_flight, result.free, result.granted = false, false, false, false
   end
 
   -- What a packet means: a table that is valid until the next call.  `p` is what
   -- frame.read made of it, with its number and `time` (ns, nil if it has none).
   function tracker.track(p)
     count, event_count = 0, 0
-    result.answer_to, result.stalled = nil, nil
+    result.answer_to, result.stalled = false, false
     local time = p.time
     if time then
       if clock and time < clock then
