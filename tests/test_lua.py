@@ -38,6 +38,8 @@ LATE: Final = (
 )
 OF_NO_PACKET: Final = Mark.DROPPED | Mark.UNANSWERED
 
+RIGHT_NAMES: Final = [f"vsock.virtio.{name}" for name in ("type_name", "op_name", "flag_names")]
+
 passes = pytest.mark.parametrize("passes", PASSES, ids=("one pass", "two passes"))
 
 
@@ -157,3 +159,85 @@ def test_findings_are_expert_information(passes: list[str], tmp_path: Path) -> N
         *values, message = row
         assert names == {name for name, value in zip(RULE_NAMES, values, strict=True) if value}
         assert {} == {text: message for text in said if text not in message}
+
+
+# --- times and windows -------------------------------------------------------------------
+
+
+def test_answers_are_linked(tmp_path: Path) -> None:
+    """RESPONSE and REQUEST, RST and SHUTDOWN, what comes after a CREDIT_REQUEST."""
+    text = """
+        0.000  3:1 > host:2 REQUEST
+        +2ms   3:1 < host:2 RESPONSE
+        +1ms   3:1 > host:2 CREDIT_REQUEST
+        +3ms   3:1 < host:2 CREDIT_UPDATE
+        +1ms   3:1 > host:2 SHUTDOWN
+        +4ms   3:1 < host:2 RST
+    """
+    names = ["vsock.response_in", "vsock.response_to", "vsock.response_time"]
+    capture = wireshark.write_scenarios(tmp_path / "answers.pcapng", [text])
+    assert [
+        ["2", "", ""],
+        ["", "1", "0.002000000"],
+        ["4", "", ""],
+        ["", "3", "0.003000000"],
+        ["6", "", ""],
+        ["", "5", "0.004000000"],
+    ] == wireshark.fields(capture, names, "-2")
+
+
+def test_a_stall_has_its_length() -> None:
+    """At the packet that ends it."""
+    stalled = "vsock.credit.stalled"
+    capture = CAPTURES / "k612_bulk_stall.pcap"
+    rows = wireshark.fields(capture, ["frame.number", stalled, "vsock.credit.stall"])
+    long = [row for row in rows if row[1] and float(row[1]) > 0.1]
+    assert [row[0] for row in rows if row[2]] == [row[0] for row in long]
+    assert all(1.4 < float(row[1]) < 1.6 for row in long)
+
+
+def test_names_are_right() -> None:
+    """Those that the built-in dissector has wrong."""
+    rows = wireshark.fields(CAPTURES / "k612_fakeguest.pcap", RIGHT_NAMES)
+    assert ["STREAM", "CREDIT_REQUEST", ""] in rows
+    assert ["STREAM", "SHUTDOWN", "RCV|SEND"] in rows
+    rows = wireshark.fields(CAPTURES / "k612_seqpacket.pcap", ["vsock.src", *RIGHT_NAMES])
+    assert ["local:964674796", "SEQPACKET", "RW", "EOM|EOR"] in rows
+
+
+def test_the_info_column_is_the_packet_line() -> None:
+    """Without the addresses, which stand in columns of their own."""
+    capture = CAPTURES / "k612_refused.pcap"
+    ours = [line.split(" ")[1:] for line in lines("-r", capture)]
+    theirs = wireshark.tshark(capture)
+    for mine, line in zip(ours, theirs, strict=True):
+        number, source, _to, target, *rest = mine
+        ports = f"{source.split(':')[1]} \u2192 {target.split(':')[1]}"
+        assert line.endswith(" ".join([number, ports, *rest]))
+
+
+def test_follow_shows_what_was_said() -> None:
+    """Both ends, in order."""
+    shown = wireshark.window(CAPTURES / "k612_http.pcap", "Follow connection", 1)
+    assert ["== vsock connection 1 ==", "", "--- initiator > acceptor, from packet 3 ---"] == shown[
+        :3
+    ]
+    assert "GET / HTTP/1.1" == shown[3]
+    assert "HTTP/1.1 200 OK" in shown
+
+
+def test_the_credit_graph_shows_the_stall() -> None:
+    """A bar a packet, full where there is no credit."""
+    shown = wireshark.window(CAPTURES / "k612_bulk_stall.pcap", "Credit graph", 1)
+    assert "full width: 262144 bytes" in shown[1]
+    assert any(line.endswith(f"|{'#' * 50}| no credit") for line in shown)
+
+
+def test_findings_are_listed_by_severity() -> None:
+    """The worst first."""
+    shown = wireshark.window(CAPTURES / "k612_fakeguest.pcap", "Findings")
+    order = [line.split()[0] for line in shown[1:]]
+    assert sorted(order, key=["error", "warn", "note", "chat"].index) == order
+    assert any(
+        "vsock.connect.refused" in line and "refused the connection" in line for line in shown
+    )

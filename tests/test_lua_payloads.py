@@ -299,7 +299,7 @@ def test_a_wrong_port_map_is_told(tmp_path: Path) -> None:
 def test_a_long_message_is_given_up(tmp_path: Path) -> None:
     """Beyond the longest that is kept; what comes after it is read again."""
     long = b"POST /up HTTP/1.1\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000
-    pieces = cut([(0, long)], 1000) + [(0, b"GET /next HTTP/1.1\r\n\r\n")]
+    pieces = [*cut([(0, long)], 1000), (0, b"GET /next HTTP/1.1\r\n\r\n")]
     capture = write_talk(tmp_path / "talk.pcap", pieces)
     limit = ("-o", "vsockdump.largest:5000", "-2")
     assert ["/next"] == said(capture, ["http.request.uri"], *limit)["http.request.uri"]

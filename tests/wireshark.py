@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from running import TIME_LIMIT_S, Pcapng, tool
+from running import TIME_LIMIT_S, Pcapng, environment, tool
 from scenario import Packet, parse
 
+LUA: Final = Path(__file__).parent / "lua"
 SCRIPT: Final = Path(__file__).parent.parent / "dissectors" / "vsockdump.lua"
 EPOCH: Final = 1_700_000_000 * 10**9
 _IF_NAME: Final = 2
@@ -24,6 +25,20 @@ def tshark(capture: Path, *arguments: str) -> list[str]:
     """The lines of tshark with the script."""
     script = ("-X", f"lua_script:{SCRIPT}")
     return tool("tshark", "-r", capture, *script, *arguments).decode().splitlines()
+
+
+def window(capture: Path, entry: str, connection: int = 0) -> list[str]:
+    """The window that an entry of the menu opens, with tests/lua in Wireshark's place."""
+    scripts = (LUA / "window.lua", SCRIPT, LUA / "press.lua")
+    words = [word for script in scripts for word in ("-X", f"lua_script:{script}")]
+    done = subprocess.run(
+        ["tshark", "-q", "-r", str(capture), *words],
+        capture_output=True,
+        env=environment(ENTRY=entry, CONNECTION=str(connection)),
+        timeout=TIME_LIMIT_S,
+        check=True,
+    )
+    return done.stdout.decode().splitlines()
 
 
 def complaint(capture: Path, *arguments: str) -> str:
