@@ -15,6 +15,7 @@ from scenario import build_frame
 
 from vsockdump import wire
 from vsockdump.address import Endpoint
+from vsockdump.apps.dialogues import DialogueOptions, Dialogues
 from vsockdump.batch import Batch
 from vsockdump.capture.reader import FileReader
 from vsockdump.filters.sources import CIDS, FLAGS, KNOWN, SEARCHED, SOURCES, findings
@@ -128,9 +129,15 @@ def batch_of(
         content += struct.pack("<IIII", index, 0, len(packet), wirelen) + packet
     with memory_file(content) as path:
         reader = FileReader(path)
-        batches = [Tracker().track(batch).copy() for batch in reader.batches()]
+        batches = [_looked_at(batch).copy() for batch in reader.batches()]
         reader.close()
     (batch,) = batches
+    return batch
+
+
+def _looked_at(batch: Batch) -> Batch:
+    """The batch with all that a filter can ask for."""
+    Dialogues(DialogueOptions({}), 1000).add(Tracker().track(batch))
     return batch
 
 

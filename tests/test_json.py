@@ -21,6 +21,7 @@ vsock.virtio.len vsock.virtio.type vsock.virtio.type_name vsock.virtio.op vsock.
 vsock.virtio.flags vsock.virtio.flag_names vsock.virtio.buf_alloc vsock.virtio.fwd_cnt
 vsock.conn vsock.side vsock.state vsock.payload_len vsock.tx_cnt
 vsock.credit.inflight vsock.credit.free vsock.credit.granted vsock.marks
+vsock.app.protocol vsock.app.messages
 """.split()
 
 captures = pytest.mark.parametrize("capture", ALL_CAPTURES, ids=lambda path: path.name)
@@ -90,10 +91,10 @@ def test_unknown_is_null(tmp_path: Path) -> None:
         0 3:1 > host:2 RW 9 cap=20
     """
     foreign, unknown, cut = packets(pcap(tmp_path / "unknown.pcap", text))
-    lists = {"vsock.virtio.flag_names", "vsock.marks"}
+    lists = {"vsock.app.messages", "vsock.virtio.flag_names", "vsock.marks"}
     nulls = {name for name in KEYS if name.startswith("vsock.")} - lists
     assert nulls == {name for name, value in cut.items() if value is None}
-    assert [[], ["headers cut"]] == [cut[name] for name in sorted(lists, reverse=True)]
+    assert [[], ["headers cut"], []] == [cut[name] for name in sorted(lists, reverse=True)]
     assert [9, None, 77, None] == [
         foreign[f"vsock.{name}"] for name in ("op", "op_name", "trans", "trans_name")
     ]
@@ -121,7 +122,7 @@ def test_data(name: str) -> None:
         expected.append(packet.data[76 : 76 + size].hex() if op == wire.Op.RW else "")
     found = packets(CAPTURES / name, "-x")
     assert expected == [packet["vsock.data"] for packet in found]
-    assert {(*KEYS, "vsock.data")} == {tuple(packet) for packet in found}
+    assert {(*KEYS[:-2], "vsock.data", *KEYS[-2:])} == {tuple(packet) for packet in found}
 
 
 def test_dash_t_json_is_the_same() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from vsockdump import __version__
 
 if TYPE_CHECKING:
+    from vsockdump.apps.dialogues import DialogueOptions
     from vsockdump.config import Config, LiveOptions
     from vsockdump.output.extract import ExtractOptions
     from vsockdump.output.follow import FollowOptions
@@ -100,6 +101,7 @@ def _discard_output() -> None:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from vsockdump.apps.registry import DecodeError
     from vsockdump.capture.errors import CaptureError
     from vsockdump.fields import FieldError
     from vsockdump.filters.errors import FilterError
@@ -118,7 +120,14 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         complain(str(error))
         _discard_output()
         return EXIT_INPUT
-    except (FieldError, FilterError, FollowError, RotationError, StatisticError) as error:
+    except (
+        DecodeError,
+        FieldError,
+        FilterError,
+        FollowError,
+        RotationError,
+        StatisticError,
+    ) as error:
         complain(str(error))
         return EXIT_USAGE
 
@@ -364,7 +373,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         action="append",
         help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS,"
-        " findings, findings,explain [NAME], connects, stalls;"
+        " findings, findings,explain [NAME], connects, stalls, apps, rpc[,slowest];"
         " with another ,SECONDS it is shown again so often while a capture runs",
     )
     add(
@@ -396,6 +405,18 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         help="with --extract, a filter, and no plain file to read again: hold so many MiB of"
         " data for it (default 256)",
+    )
+    add(
+        "--decode",
+        metavar="PORT=PROTOCOL",
+        action="append",
+        help="what is spoken on a port, or raw; --decode none decodes no application protocols",
+    )
+    add(
+        "--proto",
+        metavar="FILE",
+        action="append",
+        help="a descriptor set of protobuf (protoc --descriptor_set_out), for names of fields",
     )
     add(
         "-P",
@@ -541,6 +562,22 @@ def _extract(
     )
 
 
+def _apps(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> "DialogueOptions | None":
+    """How application protocols are decoded; None with --decode none."""
+    from vsockdump.apps.dialogues import DialogueOptions
+    from vsockdump.apps.protocol import Setting
+    from vsockdump.apps.registry import decode_map
+
+    wishes = tuple(arguments.decode or ())
+    if "none" in wishes:
+        if len(wishes) > 1 or arguments.proto:
+            parser.error("--decode none decodes nothing and cannot be with --decode or --proto")
+        return None
+    return DialogueOptions(decode_map(wishes), Setting(tuple(arguments.proto or ())))
+
+
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
     from vsockdump.config import Config
     from vsockdump.output.rows import Kind
@@ -573,6 +610,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
     elif arguments.ascii:
         dump = Kind.ASCII_DUMP
     colour = _colour(arguments.color)
+    apps = _apps(parser, arguments)
     return Config(
         read=arguments.read,
         write=arguments.write,
@@ -593,6 +631,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
             dump_link=max(arguments.hex, arguments.both) > 1,
             nano=arguments.nano,
             colour=colour,
+            apps=apps is not None and not arguments.quiet,
         ),
         data=bool(arguments.hex),
         line_buffered=arguments.line_buffered,
@@ -602,6 +641,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         fail_on=arguments.fail_on,
         follow=follow,
         extract=extract,
+        apps=apps,
         max_connections=arguments.max_connections,
         colour=colour,
         live=_live(parser, arguments),

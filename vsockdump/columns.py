@@ -4,8 +4,8 @@ Rules for editors: compare with plain ints.  NumPy takes an IntEnum for an array
 and converts the whole column to it, ten times slower.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch, Known, Layers, Malformed, Rows
 from vsockdump.wire import Op
+
+if TYPE_CHECKING:
+    from vsockdump.apps.message import Said
 
 Column = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -32,6 +35,27 @@ def ends_in(batch: Batch, row: int) -> tuple[Endpoint, Endpoint]:
     source = Endpoint(int(virtio["src_cid"]), int(virtio["src_port"]))
     target = Endpoint(int(virtio["dst_cid"]), int(virtio["dst_port"]))
     return (target, source) if tracked(batch)[row]["side"] else (source, target)
+
+
+def said_by_row(batch: Batch) -> Iterator[tuple[int, "list[Said]"]]:
+    """The messages of each row of the batch that has some, in order; apps must have seen it."""
+    if batch.said is None:
+        raise ValueError("nobody has looked for application messages in this batch")
+    if not (batch.said and len(batch)):
+        return
+    numbers = batch.rows["number"]
+    packets = np.fromiter(batch.said, np.uint64, len(batch.said))
+    rows = np.minimum(np.searchsorted(numbers, packets), len(numbers) - 1)
+    there = numbers[rows] == packets
+    for row, packet in zip(rows[there].tolist(), packets[there].tolist(), strict=True):
+        yield row, batch.said[packet]
+
+
+def app_codes(batch: Batch) -> Column:
+    """The code of each packet's application protocol, 0: none is known."""
+    if batch.apps is None:
+        raise ValueError("nobody has looked for application protocols in this batch")
+    return batch.apps
 
 
 def packet_column(name: str) -> OfBatch:

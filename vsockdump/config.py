@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vsockdump.apps.dialogues import DialogueOptions
 from vsockdump.output.follow import FollowOptions
 from vsockdump.output.rotation import RingBuffer, Savefiles
 from vsockdump.output.text import TextOptions
@@ -33,7 +34,8 @@ class Config(NamedTuple):
     of a filter, "" lets all packets through.  `rotation` makes several files of what is
     written, each of which the command `postrotate` gets; `annotate` writes findings into it as
     comments.  `fail_on` is the least severity of a finding with which the run fails.  `follow`
-    shows the dialogue of a connection, `extract` writes streams to files.
+    shows the dialogue of a connection, `extract` writes streams to files.  `apps` says how
+    application protocols are decoded, None: not at all.
     """
 
     read: str | None
@@ -54,6 +56,7 @@ class Config(NamedTuple):
     fail_on: str | None = None
     follow: FollowOptions | None = None
     extract: "ExtractOptions | None" = None
+    apps: DialogueOptions | None = None
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()

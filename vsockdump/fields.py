@@ -8,19 +8,21 @@ Rules for editors: how a field is drawn is output's matter (output/fields.py), w
 asked of it that of the filters (filters/sources.py); both derive it from this table.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from vsockdump import wire
+from vsockdump.apps import registry
 from vsockdump.batch import Batch, Known, Layers
 from vsockdump.columns import (
     Column,
     OfBatch,
+    app_codes,
     both,
     has_connection,
     has_layer,
@@ -29,12 +31,16 @@ from vsockdump.columns import (
     header_column,
     is_known,
     packet_column,
+    said_by_row,
     timed,
     tracked_column,
 )
 from vsockdump.findings.registry import WORDS
 from vsockdump.findings.registry import words as _words
 from vsockdump.track.states import State, state_word
+
+if TYPE_CHECKING:
+    from vsockdump.apps.message import Said
 
 MARK_SEPARATOR: Final = ","
 SIDES: Final = ("initiator", "acceptor")
@@ -48,16 +54,19 @@ class Show(StrEnum):
     BYTES = "bytes"
     SECONDS = "seconds"  # nanoseconds, shown as seconds with nine decimals
     WORD = "word"
+    TEXT = "text"  # texts from the capture: a column of Python's own
 
 
 class FieldDef(NamedTuple):
     """A field: its names (Wireshark's first), its notation, its column and where it holds.
 
     `column` gives an array of integers of shape (n,), for Show.BYTES positions in the
-    batch's buffer, with `sizes` their lengths.  `holds` gives a boolean mask, None means
-    always.  `words` are those of a Show.WORD field; `meaning` is for the documentation.
+    batch's buffer, with `sizes` their lengths, for Show.TEXT of Python's strings.  `holds`
+    gives a boolean mask, None means always.  `words` are those of a Show.WORD field;
+    `meaning` is for the documentation.
     `header` and `place` say which header field it is, if it is one; `tracked`, that its
-    column is the tracker's.  `codes` are the names by which a user may write its values.
+    column is the tracker's, `apps` that of the application layer.  `codes` are the names by
+    which a user may write its values.
     """
 
     names: tuple[str, ...]
@@ -72,6 +81,7 @@ class FieldDef(NamedTuple):
     place: wire.Field | None = None
     tracked: bool = False
     codes: Mapping[str, int] = MappingProxyType({})
+    apps: bool = False
 
     @property
     def name(self) -> str:
@@ -255,11 +265,111 @@ _OURS: Final = (
     ),
 )
 
+
+def _first_said(value: Callable[["Said"], int | None]) -> tuple[OfBatch, OfBatch]:
+    """Column and mask of a number of a packet's first message that has it."""
+
+    def pairs(batch: Batch) -> Iterator[tuple[int, int]]:
+        for row, group in said_by_row(batch):
+            numbers = [number for said in group if (number := value(said)) is not None]
+            if numbers:
+                yield row, numbers[0]
+
+    def column(batch: Batch) -> Column:
+        numbers = np.zeros(len(batch), np.int64)
+        for row, number in pairs(batch):
+            numbers[row] = number
+        return numbers
+
+    def holds(batch: Batch) -> Column:
+        mask = np.zeros(len(batch), np.bool_)
+        for row, _number in pairs(batch):
+            mask[row] = True
+        return mask
+
+    return column, holds
+
+
+def _texts_said(value: Callable[["Said"], str | None]) -> tuple[OfBatch, OfBatch]:
+    """Column and mask of a text of a packet's messages, joined by commas."""
+
+    def column(batch: Batch) -> Column:
+        texts = np.full(len(batch), "", object)
+        for row, group in said_by_row(batch):
+            texts[row] = ",".join(text for said in group if (text := value(said)))
+        return texts
+
+    return column, lambda batch: column(batch) != ""
+
+
+def _method(said: "Said") -> str | None:
+    call = said.message.call
+    return call.method if call else None
+
+
+def _error(said: "Said") -> str | None:
+    call = said.message.call
+    return call.error if call else None
+
+
+def _app_number(
+    name: str, show: Show, meaning: str, value: Callable[["Said"], int | None]
+) -> FieldDef:
+    column, holds = _first_said(value)
+    return FieldDef((name,), show, meaning, column, holds, json=False, tracked=True, apps=True)
+
+
+def _app_text(name: str, meaning: str, value: Callable[["Said"], str | None]) -> FieldDef:
+    column, holds = _texts_said(value)
+    return FieldDef((name,), Show.TEXT, meaning, column, holds, json=False, tracked=True, apps=True)
+
+
+_APPS: Final = (
+    FieldDef(
+        ("vsock.app.protocol",),
+        Show.WORD,
+        "application protocol of the packet's message or, without one, of its connection",
+        app_codes,
+        lambda batch: app_codes(batch) != 0,
+        words=registry.name_of,
+        codes=registry.Codes(),
+        json=False,
+        tracked=True,
+        apps=True,
+    ),
+    _app_text(
+        "vsock.app.kind", "request, response, message or note", lambda said: said.message.kind
+    ),
+    _app_text(
+        "vsock.app.summary",
+        "what the messages say that are complete with this packet",
+        lambda said: said.message.summary,
+    ),
+    _app_text("vsock.app.method", "what is called", _method),
+    _app_text("vsock.app.error", "why a call failed", _error),
+    _app_number(
+        "vsock.app.size", Show.DEC, "bytes of the packet's first message", lambda said: said.size
+    ),
+    _app_number(
+        "vsock.app.time",
+        Show.SECONDS,
+        "seconds from the request to this response",
+        lambda said: said.latency_ns,
+    ),
+    _app_number(
+        "vsock.app.request_packet",
+        Show.DEC,
+        "packet that completed the request of this response",
+        lambda said: said.request_packet,
+    ),
+)
+
 FIELDS: Final = (
     *_FRAME,
     *(_header_field(wire.VSOCKMON, field, Layers.MONITOR) for field in wire.VSOCKMON.fields),
     *(_header_field(wire.VIRTIO, field, Layers.VIRTIO) for field in wire.VIRTIO.fields),
     *_OURS,
+    *_APPS,
 )
 
 BY_NAME: Final = {name: field for field in FIELDS for name in field.names}

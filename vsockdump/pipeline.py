@@ -21,6 +21,7 @@ from vsockdump.capture.source import Source
 from vsockdump.columns import Mask, foreign
 from vsockdump.config import Config
 from vsockdump.events import Events
+from vsockdump.fields import lookup
 from vsockdump.findings.rule import Severity
 from vsockdump.output.annotations import comments
 from vsockdump.output.capture_file import CaptureFile
@@ -30,12 +31,13 @@ from vsockdump.output.findings import Findings, Overdue
 from vsockdump.output.follow import Follow, form_of
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
-from vsockdump.output.statistics import Selection, Statistic, make, wish
+from vsockdump.output.statistics import OF_APPS, Selection, Statistic, make, wish
 from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
 
 if TYPE_CHECKING:
+    from vsockdump.apps.dialogues import Dialogues
     from vsockdump.filters.bpf import Program
     from vsockdump.filters.filter import Filter
     from vsockdump.output.extract import Extract
@@ -55,11 +57,12 @@ def run(config: Config) -> int:
     Raises StatisticError, FieldError or FilterError before anything is read, CaptureError
     if nothing could be read, OutputError if the output failed.
     """
-    tracker = Tracker(config.max_connections)
     wanted = _wanted(config)
-    wishes = [wish(text) for text in config.statistics]
-    statistics = [make(text, tracker, wanted.selection) for text, _refresh in wishes]
     view = _view(config)
+    tracker = Tracker(config.max_connections)
+    dialogues = _dialogues(config, wanted.filter, view)
+    wishes = [wish(text) for text in config.statistics]
+    statistics = [make(text, tracker, wanted.selection, dialogues) for text, _refresh in wishes]
     with ExitStack() as held:
         finished = _postrotate(config, held)
         if config.read is None:
@@ -67,7 +70,8 @@ def run(config: Config) -> int:
         else:
             start = _read(config.read, config.user, held)
         events = held.enter_context(Events(start.source.stop))
-        one = _Run(config, start, wanted, tracker, statistics, view, events, finished)
+        state = _State(tracker, dialogues)
+        one = _Run(config, start, wanted, state, statistics, view, events, finished)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
         try:
@@ -116,6 +120,34 @@ def _tracks(config: Config, wanted: "Filter | None") -> bool:
     judged = config.annotate or config.fail_on is not None
     streams = config.follow is not None or config.extract is not None
     return asked or judged or streams or config.print_packets or bool(config.statistics)
+
+
+class _State(NamedTuple):
+    """What is known of the traffic so far; `dialogues` None: nobody asks what is said."""
+
+    tracker: Tracker
+    dialogues: "Dialogues | None"
+
+
+def _dialogues(config: Config, wanted: "Filter | None", view: Any) -> "Dialogues | None":
+    """The application layer, where anything of the run needs it."""
+    options = config.apps
+    if options is None:
+        return None
+    asked = wanted is not None and wanted.needs_apps
+    counted_too = any(wish(text).text.partition(",")[0] in OF_APPS for text in config.statistics)
+    if not (asked or counted_too or (view is not None and _shows_apps(config))):
+        return None
+    from vsockdump.apps.dialogues import Dialogues
+
+    return Dialogues(options, config.max_connections)
+
+
+def _shows_apps(config: Config) -> bool:
+    """Whether what is printed of packets says what is said."""
+    if config.output == "fields":
+        return any(lookup(name).apps for name in config.fields)
+    return config.output == "json" or config.text.apps
 
 
 class _Start(NamedTuple):
@@ -182,7 +214,7 @@ def _view(config: Config) -> Any:
     if not config.print_packets:
         return None
     if config.output == "json":
-        return json_lines(config.data)
+        return json_lines(config.data, config.apps is not None)
     if config.output == "fields":
         return field_lines(list(config.fields))
     return TextView(config.text)
@@ -208,7 +240,7 @@ class _Run:
         config: Config,
         start: _Start,
         wanted: _Wanted,
-        tracker: Tracker,
+        state: _State,
         statistics: list[Statistic],
         view: Any,
         events: Events,
@@ -217,7 +249,8 @@ class _Run:
         self._config = config
         self._start = start
         self._source = source = start.source
-        self._tracker = tracker
+        self._tracker = tracker = state.tracker
+        self._dialogues = state.dialogues
         self._statistics = statistics
         self._judge = Findings(tracker, wanted.selection) if config.fail_on else None
         self._selection = wanted.selection
@@ -362,6 +395,8 @@ class _Run:
     def _filtered(self, batch: Batch) -> _Chosen:
         if self._track:
             self._track_by(self._tracker, batch)
+        if self._dialogues is not None:
+            self._dialogues.add(batch)
         return batch, None if self._filter is None else self._filter.mask(batch)
 
     def _track_by(self, tracker: Tracker, batch: Batch) -> None:
@@ -447,6 +482,8 @@ class _Run:
     def _print_statistics(self) -> None:
         """The result, at the end."""
         self._tracker.finish(self._source.now_ns())
+        if self._dialogues is not None:
+            self._dialogues.finish()
         self._tell_of_drops()
         if self._in_place and self._shown:
             self._out.write(drawn(()).encode())
@@ -488,7 +525,10 @@ class _Run:
 
     def _print(self, statistic: Statistic) -> None:
         """A statistic below what was printed before, with an empty line between."""
-        if self._config.output != "json" and (self._shown or self._printing):
+        if self._config.output == "json":
+            if not self._shown and self._selection is not None:
+                self._out.write(self._selection.json_line().encode() + b"\n")
+        elif self._shown or self._printing:
             self._out.write(b"\n")
         self._shown += 1
         lines = self._lines_of(statistic)

@@ -151,14 +151,32 @@ class ByteStream:
         """All up to and with `mark`; ProtocolError where `most` bytes do not have it."""
         seen = 0
         while True:
-            ready = self._ready
+            ready = min(self._ready, most)  # so that segments make no difference
             at = self._buffer.find(mark, max(seen - len(mark) + 1, 0), ready)
             if at >= 0:
                 return self._read(at + len(mark))
-            if ready > most:
+            if ready == most:
                 raise ProtocolError(f"no {mark!r} in {most} bytes")
             seen = ready
             yield from self._more()
+
+    def line(self, marks: bytes, keep: int = KEPT) -> Generator[None, None, Body]:
+        """All up to and with the first of the bytes `marks`, of which at most `keep` are kept.
+
+        Where the side ends before it, what is left; Ended where nothing is.
+        """
+        kept, size = bytearray(), 0
+        while True:
+            part, found = self._ready_to(marks)
+            if not part and self.ended and not self._gaps and size:
+                return Body(bytes(kept), size)
+            if not part:
+                yield from self._more()
+            kept += self._buffer[: min(max(keep - len(kept), 0), part)]
+            size += part
+            self._skip(part)
+            if found:
+                return Body(bytes(kept), size)
 
     def body(self, size: int, keep: int = KEPT) -> Generator[None, None, Body]:
         """The next `size` bytes, of which at most `keep` are kept; gaps in it are counted."""
@@ -210,6 +228,12 @@ class ByteStream:
     def _ready(self) -> int:
         """Bytes up to the next gap."""
         return self._gaps[0][0] - self.offset if self._gaps else len(self._buffer)
+
+    def _ready_to(self, marks: bytes) -> tuple[int, bool]:
+        """Bytes up to and with the first of `marks`, or to the next gap; is one among them?"""
+        ready = self._ready
+        found = [at for mark in marks if (at := self._buffer.find(mark, 0, ready)) >= 0]
+        return (min(found) + 1, True) if found else (ready, False)
 
     def _more(self) -> Generator[None, None, None]:
         """Wait; raises where waiting is in vain."""

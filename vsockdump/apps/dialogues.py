@@ -347,7 +347,10 @@ class _Dialogue:
         side.given_up = True
 
     def _see_whether_over(self) -> None:
-        if all(side.given_up or (side.stream.ended and side.resuming) for side in self._sides):
+        assert self._parser is not None
+        if self._parser.over or all(
+            side.given_up or (side.stream.ended and side.resuming) for side in self._sides
+        ):
             self.is_over = True
 
     def _note(self, text: str, side: int = 0) -> None:

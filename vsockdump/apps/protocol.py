@@ -78,7 +78,12 @@ class Context(NamedTuple):
 
 
 class Parser:
-    """One connection of a protocol: both sides, which may share what they know."""
+    """One connection of a protocol: both sides, which may share what they know.
+
+    `over` says that what follows is of no interest, of either side: bulk, or encrypted.
+    """
+
+    over = False
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -102,7 +107,8 @@ class Parser:
 class Protocol(NamedTuple):
     """A protocol: its name, what tells it, and who parses it.
 
-    `recognise` None: only its ports tell it.
+    `recognise` None: only its ports tell it.  `most` is the surest that its recogniser gets:
+    nobody waits for its judgement who is surer already.
     """
 
     name: str
@@ -110,3 +116,4 @@ class Protocol(NamedTuple):
     parser: Callable[[Context], Parser]
     recognise: Callable[[Opening], Score] | None = None
     priors: tuple[Prior, ...] = ()
+    most: int = CERTAIN

@@ -17,7 +17,14 @@ from typing import Final, NamedTuple
 
 from vsockdump.apps.protocol import CERTAIN, OPENING, POSSIBLE, Opening, Prior, Protocol
 
-_MODULES: Final[tuple[str, ...]] = ()  # of vsockdump.apps, by how often they are met
+_MODULES: Final[tuple[str, ...]] = (  # of vsockdump.apps, by how often they are met
+    "ethernet",  # before HTTP, as one that begins with a request of it is surer to be a tunnel
+    "framed",
+    "iperf3",
+    "nbd",
+    "ninep",
+    "tsi",
+)
 _GROUP: Final = "vsockdump.protocols"
 _MOST: Final = 255  # protocols; a column of the batch holds their codes
 
@@ -87,6 +94,19 @@ def codes() -> Mapping[str, int]:
     return MappingProxyType({one.name: code for code, one in enumerate(protocols(), 1)})
 
 
+class Codes(Mapping[str, int]):
+    """`codes`, made when it is looked at: the table of fields must not load the protocols."""
+
+    def __getitem__(self, name: str) -> int:
+        return codes()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(codes())
+
+    def __len__(self) -> int:
+        return len(codes())
+
+
 def name_of(code: int) -> str:
     """The protocol's name; `raw` for 0."""
     return protocols()[code - 1].name if code else RAW
@@ -134,7 +154,7 @@ def _by_content(opening: Opening, more: bool) -> Choice | None:
     """The surest protocol; a port adds to what the bytes say, and holds where they are silent."""
     best, choice = 0, Choice(None, "")
     expected: Choice | None = None
-    waiting = False
+    could = 0  # how sure those may get who need more bytes
     remarks = []
     for protocol in protocols():
         prior = next((prior for prior in protocol.priors if prior.fits(opening)), None)
@@ -144,7 +164,8 @@ def _by_content(opening: Opening, more: bool) -> Choice | None:
             remarks.append(f"the recogniser of {protocol.name} failed: {_of(error)}")
             continue
         if score is None:
-            waiting = waiting or protocol.recognise is not None
+            if protocol.recognise is not None:
+                could = max(could, protocol.most + PRIOR * bool(prior))
             if prior and expected is None:
                 expected = Choice(protocol, "port", prior.software)
         elif score and score + PRIOR * bool(prior) > best:
@@ -152,7 +173,7 @@ def _by_content(opening: Opening, more: bool) -> Choice | None:
             choice = Choice(protocol, "content", prior.software if prior else "")
     if best < NEEDED:
         choice = Choice(None, "")
-    if waiting and more and best < CERTAIN:
+    if more and best < min(could, CERTAIN):
         return None
     if choice.protocol is None and expected is not None:
         choice = expected

@@ -14,7 +14,7 @@ from vsockdump.filters.masks import mask_of
 from vsockdump.filters.packets import matches
 from vsockdump.filters.parse import parse
 from vsockdump.filters.printer import text
-from vsockdump.filters.sources import is_tracked
+from vsockdump.filters.sources import is_of_apps, is_tracked
 from vsockdump.filters.tree import Node, leaves
 
 
@@ -40,6 +40,11 @@ class Filter:
     def needs_tracking(self) -> bool:
         """Whether it asks for anything that only the tracker knows."""
         return any(map(is_tracked, leaves(self.lowered)))
+
+    @cached_property
+    def needs_apps(self) -> bool:
+        """Whether it asks for anything that only the application layer knows."""
+        return any(map(is_of_apps, leaves(self.lowered)))
 
     def mask(self, batch: Batch) -> Mask:
         """Which packets match: booleans of shape (n,).

@@ -149,16 +149,10 @@ class _Evaluation:
     # --- bytes -------------------------------------------------------------------------------
 
     def _search(self, search: Search) -> Mask:
-        about = SEARCHED[search.source]
         result = self._always(False)
-        where = np.flatnonzero(about.holds(self._batch))
-        starts = about.start(self._batch)[where].tolist()
-        sizes = about.size(self._batch)[where].tolist()
         found = finder(search)
-        buffer = self._batch.buffer
-        result[where] = [
-            found(buffer[start : start + size]) for start, size in zip(starts, sizes, strict=True)
-        ]
+        for row, data in SEARCHED[search.source].pieces(self._batch):
+            result[row] = found(data)
         return result
 
     # --- raw forms ---------------------------------------------------------------------------

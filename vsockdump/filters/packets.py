@@ -6,6 +6,8 @@ means, against which the masks and the kernel's programs are tested.
 
 from typing import Final
 
+import numpy as np
+
 from vsockdump.batch import Batch
 from vsockdump.filters.masks import finder
 from vsockdump.filters.sources import SEARCHED, SOURCES
@@ -46,9 +48,8 @@ class _Packet:
     """One row of a batch."""
 
     def __init__(self, batch: Batch, row: int) -> None:
-        tracked = None if batch.tracked is None else batch.tracked[row : row + 1]
-        rows = batch.rows[row : row + 1]
-        self._batch = Batch(rows, batch.buffer, batch.layout, (), tracked)
+        self._batch = batch.take(np.array([row]))
+        rows = self._batch.rows
         start = int(rows["packet_at"][0])
         self._bytes = batch.buffer[start : start + int(rows["caplen"][0])]
 
@@ -81,11 +82,8 @@ class _Packet:
         return any(first <= number <= last for first, last in node.values)
 
     def _search(self, node: Search) -> bool:
-        about = SEARCHED[node.source]
-        if not about.holds(self._batch)[0]:
-            return False
-        start, size = int(about.start(self._batch)[0]), int(about.size(self._batch)[0])
-        return bool(finder(node)(self._batch.buffer[start : start + size]))
+        found = finder(node)
+        return any(found(data) for _row, data in SEARCHED[node.source].pieces(self._batch))
 
     def _value(self, value: Value) -> int:
         match value:

@@ -7,7 +7,8 @@ Rules for editors: nothing here evaluates.  `header` and `place` are what the ke
 to find a number by itself; a source without them is decided in user space.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -52,20 +53,26 @@ class Source(NamedTuple):
     tracked: bool = False
     codes: Mapping[str, int] = MappingProxyType({})
     decimals: bool = False
+    apps: bool = False
 
 
-class Bytes(NamedTuple):
-    """Bytes of a packet: where they begin in the batch's buffer, and how many they are."""
+class Searched(NamedTuple):
+    """Bytes of a packet: `pieces` gives those of each row that has some, by row."""
 
-    start: OfBatch
-    size: OfBatch
-    holds: OfBatch
+    pieces: Callable[[Batch], Iterator[tuple[int, bytes | memoryview]]]
     tracked: bool
+    apps: bool
 
 
-_EMPTY: Final = Batch(
-    np.zeros(0, PACKET_DTYPE), memoryview(b""), Layout(), (), np.zeros(0, TRACKED_DTYPE)
-)
+def _empty() -> Batch:
+    batch = Batch(
+        np.zeros(0, PACKET_DTYPE), memoryview(b""), Layout(), (), np.zeros(0, TRACKED_DTYPE)
+    )
+    batch.apps, batch.said = np.zeros(0, np.uint8), {}
+    return batch
+
+
+_EMPTY: Final = _empty()
 
 
 def normal(word: str) -> str:
@@ -73,8 +80,24 @@ def normal(word: str) -> str:
     return word.lower().replace("_", "-")
 
 
-def _codes(codes: Mapping[str, int]) -> Mapping[str, int]:
-    return MappingProxyType({normal(word): code for word, code in codes.items()})
+class _Codes(Mapping[str, int]):
+    """Names of values in their one spelling, made when they are looked at."""
+
+    def __init__(self, codes: Mapping[str, int]) -> None:
+        self._codes = codes
+
+    @cached_property
+    def _made(self) -> Mapping[str, int]:
+        return {normal(word): code for word, code in self._codes.items()}
+
+    def __getitem__(self, word: str) -> int:
+        return self._made[word]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 def _source(field: FieldDef) -> Source:
@@ -93,9 +116,28 @@ def _source(field: FieldDef) -> Source:
         field.place,
         field.header is not None,
         field.tracked,
-        _codes(field.codes),
+        _Codes(field.codes),
         field.show == Show.SECONDS,
+        field.apps,
     )
+
+
+def _searched(field: FieldDef) -> Searched:
+    return Searched(partial(_pieces, field), field.tracked, field.apps)
+
+
+def _pieces(field: FieldDef, batch: Batch) -> Iterator[tuple[int, bytes | memoryview]]:
+    """The bytes of a field, where packets have it."""
+    assert field.holds is not None
+    where = np.flatnonzero(field.holds(batch))
+    values = field.column(batch)[where].tolist()
+    if field.sizes is None:
+        texts = (text.encode() for text in values)
+        yield from zip(where.tolist(), texts, strict=True)
+        return
+    sizes = field.sizes(batch)[where].tolist()
+    for row, start, size in zip(where.tolist(), values, sizes, strict=True):
+        yield row, batch.buffer[start : start + size]
 
 
 def _address(end: str, part: str) -> Source:
@@ -109,17 +151,19 @@ def _address(end: str, part: str) -> Source:
 
 ADDRESSES: Final = tuple((end, part) for end in ("src", "dst") for part in ("cid", "port"))
 _HEADERS_OR_NUMBERS: Final = tuple(
-    field for field in FIELDS if field.show != Show.BYTES or field.header is not None
+    field
+    for field in FIELDS
+    if field.show not in (Show.BYTES, Show.TEXT) or field.header is not None
 )
 SOURCES: Final[dict[str, Source]] = {
     **{field.name: _source(field) for field in _HEADERS_OR_NUMBERS},
     **{f"{end}_{part}": _address(end, part) for end, part in ADDRESSES},
     KNOWN: Source(tracked_column(KNOWN), has_connection, 0, 0xFF, tracked=True),
 }
-SEARCHED: Final[dict[str, Bytes]] = {
-    field.name: Bytes(field.column, field.sizes, field.holds, field.tracked)
+SEARCHED: Final[dict[str, Searched]] = {
+    field.name: _searched(field)
     for field in FIELDS
-    if field.header is None and field.sizes is not None and field.holds is not None
+    if field.header is None and field.show in (Show.BYTES, Show.TEXT)
 }
 CANONICAL: Final = {name: field.name for field in FIELDS for name in field.names}
 
@@ -137,6 +181,7 @@ SHORT: Final = {
     "fwd_cnt": "vsock.virtio.fwd_cnt",
     "buf_alloc": "vsock.virtio.buf_alloc",
     "payload_len": "vsock.payload_len",
+    "proto": "vsock.app.protocol",
 }
 
 GUEST: Final = "guest"
@@ -176,5 +221,16 @@ def is_tracked(leaf: Node) -> bool:
             return SOURCES[source].tracked
         case Search(source):
             return SEARCHED[source].tracked
+        case _:
+            return False
+
+
+def is_of_apps(leaf: Node) -> bool:
+    """Whether a leaf of a lowered tree asks for what only the application layer knows."""
+    match leaf:
+        case Compare(source):
+            return SOURCES[source].apps
+        case Search(source):
+            return SEARCHED[source].apps
         case _:
             return False

@@ -73,6 +73,13 @@ WORDS: Final = (
         'payload contains "GET /"',
     ),
     Word(
+        ("proto",),
+        "proto NAME",
+        "the application protocol, from the packet on that settles it; what messages say is in"
+        " vsock.app.summary, .method and .error, how long an answer took in .time",
+        'proto ttrpc and vsock.app.method contains "Create"',
+    ),
+    Word(
         ("in",),
         "FIELD == N, FIELD in {N, N..M}, FIELD & BITS",
         "any field of --list-fields with ==, !=, <, <=, >, >= or in; & asks for bits, and"
@@ -120,6 +127,7 @@ def help_lines() -> Iterator[str]:
     yield from _listing("Operations", SOURCES[SHORT["op"]].codes)
     yield from _listing("States", SOURCES[SHORT["state"]].codes)
     yield from _listing("Findings", names_to_type())
+    yield from _listing("Protocols", sorted(SOURCES[SHORT["proto"]].codes))
 
 
 def _listing(title: str, names: Iterable[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ _KINDS: Final = {
     Show.BYTES: Kind.BYTES,
     Show.SECONDS: Kind.SECONDS,
     Show.WORD: Kind.WORD,
+    Show.TEXT: Kind.TEXT,
 }
 
 

@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from enum import IntEnum
 
+import numpy as np
+
 from vsockdump import wire
 from vsockdump.batch import Batch
-from vsockdump.columns import Column
+from vsockdump.columns import Column, OfBatch
 from vsockdump.fields import FIELDS, MARK_SEPARATOR, FieldDef, Show, lookup
+from vsockdump.output.escaped import on_line
 from vsockdump.output.fields import cell_of
 from vsockdump.output.lines import LineColumn, Lines
 from vsockdump.output.rows import Cell, Kind
+from vsockdump.output.said import json_texts
 
 
 def field_lines(names: list[str]) -> Lines:
@@ -22,19 +26,37 @@ def field_lines(names: list[str]) -> Lines:
 
 
 def _column(field: FieldDef, cell: Cell) -> LineColumn:
-    return LineColumn(cell, field.column, field.holds, field.sizes, field.words)
+    values = field.column if field.show != Show.TEXT else _escaped(field.column)
+    return LineColumn(cell, values, field.holds, field.sizes, field.words)
 
 
-def json_lines(with_data: bool = False) -> Lines:
+def _escaped(column: OfBatch) -> OfBatch:
+    """A column of texts as bytes that stay on their line."""
+
+    def escaped(batch: Batch) -> Column:
+        texts = column(batch)
+        for row in np.flatnonzero(texts != ""):
+            texts[row] = on_line(texts[row]).encode()
+        texts[texts == ""] = b""
+        return texts
+
+    return escaped
+
+
+def json_lines(with_data: bool = False, with_apps: bool = True) -> Lines:
     """One JSON object a line; the keys are the field names, nested at their dots.
 
     Values are numbers as on the wire, null where unknown; `*_name` and `*_names` give the
-    words for them.  `with_data` adds the stream's captured bytes in hexadecimal.
+    words for them.  `with_data` adds the stream's captured bytes in hexadecimal, `with_apps`
+    the application protocol and the messages that are complete with the packet.
     """
     writer = _JsonColumns()
     for field in FIELDS:
         if field.json or (with_data and field.name == "vsock.data"):
             writer.add(field)
+    if with_apps:
+        writer.add(lookup("vsock.app.protocol"))
+        writer.add_messages()
     return Lines(writer.columns, writer.end())
 
 
@@ -67,6 +89,10 @@ class _JsonColumns:
             self._add(name + "_name", _name_column(field, field.values))
         elif field.show == Show.HEX:
             self._add(name.removesuffix("s") + "_names", _flag_column())
+
+    def add_messages(self) -> None:
+        """Add the messages of the application protocols, a list."""
+        self._add("vsock.app.messages", LineColumn(Cell(Kind.TEXT), json_texts))
 
     def _add(self, name: str, column: LineColumn) -> None:
         """Add a column; its prefix closes and opens objects as the name's dots ask for."""

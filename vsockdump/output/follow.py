@@ -6,12 +6,11 @@ every line begins with who sent it (`>` initiator, `<` acceptor, `*` vsockdump):
 cannot pass for the other side, or for us.
 
 Rules for editors: captured bytes are hostile.  What reaches a terminal went through
-`_printable` or is hexadecimal.
+`escaped.in_lines` or is hexadecimal.
 """
 
 import codecs
 import json
-import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -21,6 +20,7 @@ from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch, Known
 from vsockdump.columns import Mask, ends_in, tracked
+from vsockdump.output.escaped import in_lines
 from vsockdump.output.tables import counted
 from vsockdump.track.stream import Gap, Kind, Piece, Streams, gap_of, merged, pieces_of
 from vsockdump.wire import Seqpacket, Shutdown
@@ -383,27 +383,7 @@ class _Decoder:
         text, self._waiting = self._waiting + text, ""
         if text.endswith("\r") and not final:
             text, self._waiting = text[:-1], "\r"
-        return _printable(text.replace("\r\n", "\n"))
-
-
-_NOT_ASCII_TEXT: Final = re.compile(r"[^\n\t -~]")
-
-
-def _printable(text: str) -> str:
-    """The text with everything that could steer a terminal written as an escape."""
-    return _NOT_ASCII_TEXT.sub(lambda match: _escaped(match[0]), text)
-
-
-def _escaped(character: str) -> str:
-    """A character that is not plain ASCII: as it is where it only shows itself."""
-    if character.isprintable():
-        return character
-    if character == "\r":
-        return "\\r"
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+        return in_lines(text.replace("\r\n", "\n"))
 
 
 class _HexForm(_ForPeople):

@@ -8,7 +8,7 @@ matches, with all their packets; io the packets that match.  The output says so.
 
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,22 @@ from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
 from vsockdump.track.window import CONNECTIONS, CreditWindows
 
+if TYPE_CHECKING:
+    from vsockdump.apps.dialogues import Dialogues
+
 SECOND: Final = 10**9
-STATISTICS: Final = ("conv", "endpoints", "credit", "io", "findings", "connects", "stalls")
+OF_APPS: Final = ("apps", "rpc")  # need the application layer
+STATISTICS: Final = (
+    "conv",
+    "endpoints",
+    "credit",
+    "io",
+    "findings",
+    "connects",
+    "stalls",
+    *OF_APPS,
+)
+SLOWEST: Final = "slowest"
 _SHORTEST: Final = Decimal("1e-9")
 _LONGEST: Final = Decimal("1e9")
 SIDES: Final = ("initiator", "acceptor")
@@ -72,7 +86,7 @@ def wish(text: str) -> Wish:
     Raises StatisticError where it is not a number of seconds; the rest is judged by `make`.
     """
     parts = text.split(",")
-    own = 1 + _ARGUMENTS.get(parts[0], 0)
+    own = 1 + (_ARGUMENTS.get(parts[0], 0) or int(parts[:2] == ["rpc", SLOWEST]))
     if len(parts) != own + 1 or parts[0] not in STATISTICS:
         return Wish(text)
     refresh = _seconds(parts[-1])
@@ -119,6 +133,11 @@ class Selection:
     def __contains__(self, number: int) -> bool:
         return number < len(self._chosen) and bool(self._chosen[number])
 
+    def json_line(self) -> str:
+        """What the statistics that follow cover: the filter, and what the kernel decided of it."""
+        values = {"filter": self._text or None, "in_kernel": self._in_kernel or None}
+        return json_line("selection", values)
+
     def notes(self, sentence: str) -> list[str]:
         """What a result covers; `sentence` says what the filter means for it."""
         notes = []
@@ -129,7 +148,12 @@ class Selection:
         return notes
 
 
-def make(text: str, tracker: Tracker, selection: Selection | None = None) -> Statistic:
+def make(
+    text: str,
+    tracker: Tracker,
+    selection: Selection | None = None,
+    dialogues: "Dialogues | None" = None,
+) -> Statistic:
     """The statistic that a -z argument names, of what is selected; raises StatisticError."""
     name, _, argument = text.partition(",")
     if name == "conv" and not argument:
@@ -140,12 +164,35 @@ def make(text: str, tracker: Tracker, selection: Selection | None = None) -> Sta
         return Credit(tracker, selection, _connection(argument))
     if name == "io":
         return Intervals(tracker, selection, _interval(argument))
+    if name in OF_APPS and argument in ("", SLOWEST if name == "rpc" else ""):
+        return _of_apps(name, tracker, selection, dialogues, argument == SLOWEST)
     if not argument and name in STATISTICS:
         return _of_trouble(name, tracker, selection)
     raise StatisticError(
         f"There is no statistic {text}; there are conv, endpoints, credit[,CONNECTION],"
-        " io,SECONDS, findings, connects and stalls, each with [,REFRESH]."
+        " io,SECONDS, findings, connects, stalls, apps and rpc[,slowest], each with [,REFRESH]."
     )
+
+
+def _of_apps(
+    name: str,
+    tracker: Tracker,
+    selection: Selection | None,
+    dialogues: "Dialogues | None",
+    slowest: bool,
+) -> Statistic:
+    """Those of the application layer; each imports this module."""
+    if dialogues is None:
+        raise StatisticError(
+            f"-z {name} needs the application protocols that --decode none leaves out."
+        )
+    if name == "apps":
+        from vsockdump.output.apps import Apps
+
+        return Apps(tracker, selection, dialogues)
+    from vsockdump.output.rpc import Rpc, Slowest
+
+    return (Slowest if slowest else Rpc)(tracker, selection, dialogues)
 
 
 def _of_trouble(name: str, tracker: Tracker, selection: Selection | None) -> Statistic:

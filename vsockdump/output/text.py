@@ -35,9 +35,11 @@ from vsockdump.findings.collector import events_by_packet, packet_sentence
 from vsockdump.findings.registry import BY_MARK, WRONG, of_severity
 from vsockdump.findings.registry import words as _words
 from vsockdump.findings.rule import Severity
+from vsockdump.output.escaped import on_line
 from vsockdump.output.fields_text import flag_codes, flag_words, has_flags
 from vsockdump.output.lines import LineColumn, Lines
 from vsockdump.output.rows import Cell, Kind
+from vsockdump.output.said import detail_texts, has_said, line_texts
 from vsockdump.track.marks import Mark
 from vsockdump.track.states import TERMINAL, State, state_word
 
@@ -72,7 +74,8 @@ _OP_COLOURS: Final = {
 class TextOptions(NamedTuple):
     """tcpdump's letters: -t (times), -q, -v, -n, -#, -x, -X, -A, --nano, and colour.
 
-    `times` is the number of t's, 0 to 5; `hex_headers`: -xx and -XX show the link header.
+    `times` is the number of t's, 0 to 5; `dump_link`: -xx and -XX show the link header;
+    `apps`: messages of application protocols are shown where they are complete.
     """
 
     times: int = 0
@@ -84,6 +87,7 @@ class TextOptions(NamedTuple):
     dump_link: bool = False
     nano: bool = False
     colour: bool = False
+    apps: bool = False
 
 
 class TextView:
@@ -107,8 +111,13 @@ class TextView:
             columns.append(LineColumn(Cell(Kind.DEC, digits=5), packet_column("number")))
         columns += self._time_columns("  " if options.number else "")
         columns += _packet_columns(options, " " if columns else "")
+        if options.apps:
+            cell = Cell(Kind.TEXT, "  ")
+            columns.append(LineColumn(cell, line_texts(options.colour), has_said))
         if options.verbose and not options.quiet:
             columns += _detail_columns(options)
+            if options.apps:
+                columns.append(LineColumn(Cell(Kind.TEXT), detail_texts(_DETAIL), has_said))
         if options.verbose > 1 and not options.quiet:
             columns += _header_columns()
         dump = options.dump
@@ -431,14 +440,9 @@ def _comment_texts(batch: Batch) -> Column:
     for row in np.flatnonzero(rows["options"]):
         start = int(rows["record_at"][row])
         block = batch.buffer[start : start + int(rows["record_len"][row])]
-        lines = [_printable(text) for text in packet_comments(block, batch.layout.big_endian)]
+        lines = [on_line(text) for text in packet_comments(block, batch.layout.big_endian)]
         texts[row] = "".join(f"{_DETAIL}comment: {line}" for line in lines).encode()
     return texts
-
-
-def _printable(text: str) -> str:
-    """Text for a terminal: what is not printable is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _header_columns() -> list[LineColumn]:
