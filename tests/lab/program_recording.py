@@ -1,7 +1,7 @@
 """Recordings of real programs on AF_VSOCK: a capture of each scenario, and what was logged.
 
-`python tests/lab/program_recording.py` makes the captures/app_*.pcapng and
-tests/apps/recorded.json anew; tests/apps/test_recorded.py compares these with what
+`python tests/lab/program_recording.py [NAME...]` makes the captures/app_*.pcapng and
+tests/apps/logged.json anew; tests/apps/test_recorded.py compares these with what
 vsockdump hears, test_programs.py records anew and compares that.
 
 All scenarios (programs/scenarios.py) run one after the other in one machine, captured by
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from recording import LAST_PACKET, monitor, run_scenarios
 from running import CAPTURES, PROGRAM, lines
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
-RECORDED: Final = Path(__file__).parent.parent / "apps" / "recorded.json"
+LOGGED: Final = Path(__file__).parent.parent / "apps" / "logged.json"
 GO: Final = "/usr/bin/go"
 GO_PACKAGES: Final = "/usr/share/gocode"  # where Debian's golang-*-dev put their sources
 LIMIT_S: Final = 300
@@ -47,15 +48,15 @@ def build(folder: Path) -> None:
         raise LabError(f"{source.name} does not build: {done.stderr}")
 
 
-def record_programs(machine: Machine, folder: Path) -> Records:
-    """Run all scenarios; put app_NAME.pcapng of each into the folder; their records."""
+def record_programs(machine: Machine, folder: Path, names: Iterable[str] = ()) -> Records:
+    """Run these scenarios, or all; put app_NAME.pcapng of each into the folder; their records."""
     build(machine.share)
     capture, log = machine.share / "programs.pcapng", machine.share / "programs.json"
     with monitor(machine) as device:
         program = machine.start(PROGRAM, "-i", device, "-w", capture, "-q")
         program.says("listening on")
         script = PROGRAMS / "scenarios.py"
-        result = machine.run(sys.executable, script, log, machine.share, limit_s=LIMIT_S)
+        result = machine.run(sys.executable, script, log, machine.share, *names, limit_s=LIMIT_S)
         assert 0 == result.status, result.err
         run_scenarios(machine, log.with_suffix(".last"), "last")
         machine.wait_for_file(capture, LAST_PACKET)
@@ -71,21 +72,22 @@ def write(records: Records, path: Path) -> None:
     """Write the records, a connection a line."""
     parts = []
     for name, record in records.items():
-        connections = ",\n   ".join(map(json.dumps, record.pop("connections")))
-        facts = "".join(f"{json.dumps(key)}: {json.dumps(record[key])}, " for key in record)
-        parts.append(f' "{name}": {{{facts}"connections": [\n   {connections}\n ]}}')
+        connections = ",\n   ".join(map(json.dumps, record["connections"]))
+        facts = {key: value for key, value in record.items() if key != "connections"}
+        head = json.dumps(facts).removesuffix("}")
+        parts.append(f' "{name}": {head}, "connections": [\n   {connections}\n ]}}')
     path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
-def main() -> None:
-    """Record, and keep what was recorded."""
+def main(names: list[str]) -> None:
+    """Record these scenarios, or all, and keep what was recorded."""
     with tempfile.TemporaryDirectory() as share, tempfile.TemporaryDirectory() as made:
         with boot(kernel(next(iter(KERNELS))), Path(share)) as machine:
-            records = record_programs(machine, Path(made))
+            records = record_programs(machine, Path(made), names)
         for capture in Path(made).iterdir():
             shutil.copy(capture, CAPTURES / capture.name)
-    write(records, RECORDED)
+    write({**json.loads(LOGGED.read_text()), **records}, LOGGED)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

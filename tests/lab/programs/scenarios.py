@@ -74,17 +74,17 @@ def http2(stage: Stage) -> Record:
     stage.run("nghttp", "-n", f"{url}/hello.txt", f"{url}/missing?a=1", "-H", "x-lab: yes")
     post = ("--http2-prior-knowledge", "--data", "a=1", "-o", "/dev/null")
     stage.run("curl", "-sS", *post, f"{url}/hello.txt")
-    frames = re.compile(r"\[id=(\d+)\] \[[ .\d]+\] (send|recv) ([A-Z_]+) frame <.*stream_id=(\d+)>")
-    headers = re.compile(r"\[id=(\d+)\] \[.*\] (?:send|recv) \(stream_id=(\d+)\) :(\w+): (.*)")
-    connections: dict[str, Record] = defaultdict(lambda: {"frames": [], "streams": {}})
-    for line in re.sub(r"\x1b\[[\d;]*m", "", server.text).splitlines():
-        if found := frames.search(line):
-            connection, side, name, stream = found.groups()
-            connections[connection]["frames"].append([side, name, int(stream)])
-        elif found := headers.search(line):
-            connection, stream, name, value = found.groups()
-            connections[connection]["streams"].setdefault(stream, {})[name] = value
-    return {"connections": list(connections.values())}
+    header = r"^\[id=(\d+)\] \[.*\] recv \(stream_id=(\d+)\) :(method|path): (.*)"
+    connections: dict[str, dict[str, Record]] = {}
+    log = re.sub(r"\x1b\[[\d;]*m", "", server.text)  # its colours
+    for connection, stream, name, value in re.findall(header, log, re.M):
+        connections.setdefault(connection, {}).setdefault(stream, {})[name] = value
+    status = (
+        r"^\[id=(\d+)\] \[.*\] send HEADERS frame <.*stream_id=(\d+)>\n(?: .*\n)*? +:status: (.*)"
+    )
+    for connection, stream, value in re.findall(status, log, re.M):
+        connections[connection][stream]["status"] = value
+    return {"connections": [list(streams.values()) for streams in connections.values()]}
 
 
 def grpc(stage: Stage) -> Record:
@@ -111,22 +111,25 @@ def tls(stage: Stage) -> Record:
     stage.run("openssl", "req", *make, *name, "-keyout", key, "-out", certificate)
     path = stage.path("socket")
     identity = ("-cert", certificate, "-key", key, "-alpn", "h2,http/1.1", "-groups", "P-256")
-    stage.start("openssl", "s_server", "-unix", path, *identity, "-rev").says("ACCEPT")
+    names = ("-servername", "lab.example", "-cert2", certificate, "-key2", key)  # to log them
+    serve = ("-unix", path, *identity, *names, "-www", "-naccept", 4)
+    server = stage.start("openssl", "s_server", *serve).says("ACCEPT")
     stage.from_vsock(f"UNIX-CONNECT:{path}")
-    client = ("openssl", "s_client", "-unix", stage.to_vsock(), "-msg")
+    client = ("openssl", "s_client", "-unix", stage.to_vsock(), "-msg", "-ign_eof")
+    request = b"GET / HTTP/1.0\r\n\r\n"
 
     def talk(*options: str, status: int = 0) -> Record:
-        return tls_log(stage.run(*client, *options, stdin=b"hello\nQ\n", status=status))
+        return tls_log(stage.run(*client, *options, stdin=request, status=status))
 
     alpn = ("-alpn", "http/1.1,h2")
-    return {
-        "connections": [
-            talk("-tls1_3", "-servername", "lab.example", "-alpn", "h2", "-groups", "P-256"),
-            talk("-tls1_2", "-servername", "old.example", *alpn),
-            talk("-tls1_2", "-noservername", "-verify_return_error", status=1),
-            talk("-tls1_3", "-servername", "retry.example", "-groups", "X25519:P-256"),
-        ]
-    }
+    connections = [
+        talk("-tls1_3", "-servername", "lab.example", "-alpn", "h2", "-groups", "P-256"),
+        talk("-tls1_2", "-servername", "old.example", *alpn),
+        talk("-tls1_2", "-noservername", "-verify_return_error", status=1),
+        talk("-tls1_3", "-servername", "retry.example", "-groups", "X25519:P-256"),
+    ]
+    log = server.ends().text
+    return {"connections": connections, "names": re.findall(r'Hostname .*: "(.*)"', log)}
 
 
 def tls_log(text: str) -> Record:
@@ -140,8 +143,9 @@ def tls_log(text: str) -> Record:
             result["alerts"].append([sign, name])
     if found := re.search(r"New, (TLSv[\d.]+), Cipher is (\S+)", text):
         result |= {"version": found[1], "cipher": found[2]}
-    if found := re.search(r"ALPN protocol: (.*)", text):
-        result["alpn"] = found[1]
+    for key, pattern in {"alpn": r"ALPN protocol: (.*)", "subject": r"^subject=(.*)"}.items():
+        if found := re.search(pattern, text, re.M):
+            result[key] = found[1]
     return result
 
 

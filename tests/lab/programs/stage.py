@@ -71,6 +71,11 @@ class Program:
 
         return self.wait(connects, f"it listened on {port}")
 
+    def ends(self) -> Self:
+        """Wait until it ends by itself."""
+        self._process.wait(LIMIT_S)
+        return self
+
     def end(self) -> None:
         """End it."""
         self._process.terminate()

@@ -1,7 +1,7 @@
 // A ttRPC service on AF_VSOCK and its client in one program, each of which logs its calls.
 //
 // ttrpc_service PORT: a JSON line for each call that ended at the client, `{"method":
-// "lab.Agent/Echo", "status": "OK", "message": ""}`, and `{"served": "lab.Agent/Echo"}` for
+// "lab.Agent/Echo", "code": 0, "message": ""}`, and `{"served": "lab.Agent/Echo"}` for
 // each that came to the service.  Calls follow each other, but for the last two, which
 // overlap.  Messages are protobuf's well-known wrappers, so that no schema is needed.
 package main
@@ -87,9 +87,9 @@ func call(ctx context.Context, client *ttrpc.Client, service string, name string
 	var answer types.StringValue
 	err := client.Call(ctx, service, name, &types.StringValue{Value: text}, &answer)
 	result := status.Convert(err)
-	log(map[string]string{
+	log(map[string]any{
 		"method":  service + "/" + name,
-		"status":  result.Code().String(),
+		"code":    result.Code(),
 		"message": result.Message(),
 	})
 }
