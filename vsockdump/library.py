@@ -12,6 +12,8 @@ import numpy as np
 
 from vsockdump import wire
 from vsockdump.address import Endpoint
+from vsockdump.apps.dialogues import DialogueOptions, Dialogues
+from vsockdump.apps.message import Said
 from vsockdump.batch import NO_TIME, Batch, Known, Layers, Malformed
 from vsockdump.capture.reader import FileReader
 from vsockdump.findings.collector import Case, Collector
@@ -169,6 +171,8 @@ class Capture:
         self._reader = FileReader(path)
         self._tracker = Tracker(max_connections)
         self._collector = Collector(self._tracker)
+        self._dialogues: Dialogues | None = None
+        self._max_connections = max_connections
         self._batches = self._tracked()
 
     def __enter__(self) -> "Capture":
@@ -190,6 +194,8 @@ class Capture:
         for batch in self._reader.batches():
             self._tracker.set_taps([place.tap for place in self._reader.interfaces])
             self._collector.add(self._tracker.track(batch))
+            if self._dialogues is not None:
+                self._dialogues.add(batch)
             yield batch
         self._tracker.finish()
 
@@ -202,6 +208,17 @@ class Capture:
             assert batch.tracked is not None
             for row, tracked in zip(batch.rows, batch.tracked, strict=True):
                 yield Packet(row, tracked, batch.buffer)
+
+    def messages(self, options: DialogueOptions | None = None) -> Iterator[Said]:
+        """The messages of application protocols, in order of the packets that complete them.
+
+        To be asked instead of packets, before anything of the file was read.  `options` name
+        the protocols of ports and let messages keep their bytes.
+        """
+        self._dialogues = Dialogues(options or DialogueOptions({}), self._max_connections)
+        for batch in self._batches:
+            for group in (batch.said or {}).values():
+                yield from group
 
     @property
     def connections(self) -> list[Connection]:
