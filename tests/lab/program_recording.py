@@ -17,12 +17,12 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # when run as a program
 
 from kernel import KERNELS, LabError, kernel
-from machine import Machine, boot
+from machine import Machine, Result, boot
 from recording import LAST_PACKET, monitor, run_scenarios
 from running import CAPTURES, PROGRAM, lines
 
@@ -30,7 +30,8 @@ PROGRAMS: Final = Path(__file__).parent / "programs"
 LOGGED: Final = Path(__file__).parent.parent / "apps" / "logged.json"
 GO: Final = "/usr/bin/go"
 GO_PACKAGES: Final = "/usr/share/gocode"  # where Debian's golang-*-dev put their sources
-LIMIT_S: Final = 300
+LIMIT_S: Final = 600  # on a busy machine; about 60 otherwise
+STATISTICS: Final = ("--json", "-z", "apps", "-z", "rpc")
 Records = dict[str, dict[str, Any]]
 
 
@@ -48,12 +49,24 @@ def build(folder: Path) -> None:
         raise LabError(f"{source.name} does not build: {done.stderr}")
 
 
-def record_programs(machine: Machine, folder: Path, names: Iterable[str] = ()) -> Records:
-    """Run these scenarios, or all; put app_NAME.pcapng of each into the folder; their records."""
+class Recorded(NamedTuple):
+    """What the programs logged, the capture of all of it, and a folder of one for each scenario.
+
+    `live` is what vsockdump came to, which captured and counted.
+    """
+
+    records: Records
+    capture: Path
+    folder: Path
+    live: Result
+
+
+def record_programs(machine: Machine, folder: Path, names: Iterable[str] = ()) -> Recorded:
+    """Run these scenarios, or all; put app_NAME.pcapng of each into the folder."""
     build(machine.share)
     capture, log = machine.share / "programs.pcapng", machine.share / "programs.json"
     with monitor(machine) as device:
-        program = machine.start(PROGRAM, "-i", device, "-w", capture, "-q")
+        program = machine.start(PROGRAM, "-i", device, "-w", capture, *STATISTICS)
         program.says("listening on")
         script = PROGRAMS / "scenarios.py"
         result = machine.run(sys.executable, script, log, machine.share, *names, limit_s=LIMIT_S)
@@ -61,11 +74,11 @@ def record_programs(machine: Machine, folder: Path, names: Iterable[str] = ()) -
         run_scenarios(machine, log.with_suffix(".last"), "last")
         machine.wait_for_file(capture, LAST_PACKET)
         program.send(signal.SIGINT)
-        assert 0 == program.wait().status
+        live = program.wait()
     records: Records = json.loads(log.read_text())
     for name, record in records.items():
         lines("-r", capture, "-w", folder / f"app_{name}.pcapng", f"port {record['port']}")
-    return records
+    return Recorded(records, capture, folder, live)
 
 
 def write(records: Records, path: Path) -> None:
@@ -83,7 +96,7 @@ def main(names: list[str]) -> None:
     """Record these scenarios, or all, and keep what was recorded."""
     with tempfile.TemporaryDirectory() as share, tempfile.TemporaryDirectory() as made:
         with boot(kernel(next(iter(KERNELS))), Path(share)) as machine:
-            records = record_programs(machine, Path(made), names)
+            records = record_programs(machine, Path(made), names).records
         for capture in Path(made).iterdir():
             shutil.copy(capture, CAPTURES / capture.name)
     write({**json.loads(LOGGED.read_text()), **records}, LOGGED)
