@@ -50,8 +50,9 @@ def compare(name: str, record: Record, capture: Path) -> None:
     talks = heard(capture)
     said = [each for talk in talks for each in talk.messages]
     assert [] == [each["summary"] for each in said if each["kind"] == "note"]
-    assert (form.protocol, len(talks)) == recognised(capture)
-    assert tallied(said) == counted(capture)
+    rows = [loads(line) for line in lines("-r", capture, "--json", "-z", "apps", "-z", "rpc")]
+    assert (form.protocol, len(talks)) == recognised(rows)
+    assert tallied(said) == counted(rows)
     assert form.logged(record) == form.heard(talks)
 
 
@@ -66,9 +67,9 @@ def heard(capture: Path) -> list[Talk]:
     return list(talks.values())
 
 
-def recognised(capture: Path) -> tuple[str | None, int]:
-    """The protocol that the bytes of all connections tell, and how many these are."""
-    (row,) = (loads(line) for line in lines("-r", capture, "--json", "-z", "apps"))
+def recognised(rows: list[dict[str, Any]]) -> tuple[str | None, int]:
+    """By `-z apps`: the protocol that the bytes of all connections tell, and their number."""
+    (row,) = (row for row in rows if row["z"] == "apps")
     assert row["evidence"] in ("content", None)
     return row["protocol"], row["connections"]
 
@@ -80,11 +81,11 @@ def tallied(said: list[Message]) -> set[tuple[str, str, int, int]]:
     return {(*call, count, errors[call]) for call, count in calls.items() if call[1] is not None}
 
 
-def counted(capture: Path) -> set[tuple[str, str, int, int]]:
+def counted(rows: list[dict[str, Any]]) -> set[tuple[str, str, int, int]]:
     """The same by `-z rpc`, which must know of no call that was not answered."""
-    rows = [loads(line) for line in lines("-r", capture, "--json", "-z", "rpc")]
-    assert [] == [row["method"] for row in rows if row["unanswered"]]
-    return {(row["protocol"], row["method"], row["calls"], row["errors"]) for row in rows}
+    calls = [row for row in rows if row["z"] == "rpc"]
+    assert [] == [row["method"] for row in calls if row["unanswered"]]
+    return {(row["protocol"], row["method"], row["calls"], row["errors"]) for row in calls}
 
 
 # --- the forms of the logs -----------------------------------------------------------------
@@ -142,10 +143,11 @@ def grpc(talks: list[Talk]) -> Any:
             each["fields"]["stream"] for each in talk.responses if "message" in each["fields"]
         )
         calls = []
-        for one in talk.having("status"):
-            status, _, details = one["status"].partition(": ")
-            call = {"method": f"{one['service']}/{one['method']}", "status": status}
-            calls.append({**call, "details": details, "answers": answers[one["stream"]]})
+        for each in talk.responses:
+            if "status" in each["fields"]:
+                status, _, details = each["fields"]["status"].partition(": ")
+                call = {"method": each["method"], "status": status, "details": details}
+                calls.append({**call, "answers": answers[each["fields"]["stream"]]})
         found.append(calls)
     return found
 
@@ -155,9 +157,9 @@ def ttrpc(talks: list[Talk]) -> Any:
     found = []
     for talk in talks:
         calls = []
-        for one in talk.having("status"):
-            status, _, message = one["status"].partition(": ")
-            call = {"method": f"{one['service']}/{one['method']}", "code": StatusCode[status]}
+        for each in talk.responses:
+            status, _, message = each["fields"]["status"].partition(": ")
+            call = {"method": each["method"], "code": StatusCode[status]}
             calls.append({**call, "message": message})
         found.append(calls)
     return found
