@@ -158,6 +158,7 @@ class Layout(NamedTuple):
     pcapng: bool = False
     big_endian: bool = False
     record_header: int = 16  # bytes before the packet in a pcap record
+    section: int = 0  # pcapng: index of the first interface of the records' section
 
 
 class Batch:

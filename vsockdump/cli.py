@@ -16,7 +16,7 @@ from vsockdump import __version__
 
 if TYPE_CHECKING:
     from vsockdump.apps.dialogues import DialogueOptions
-    from vsockdump.config import Config, LiveOptions
+    from vsockdump.config import Config, LiveOptions, TuiOptions
     from vsockdump.output.extract import ExtractOptions
     from vsockdump.output.follow import FollowOptions
     from vsockdump.output.rotation import RingBuffer, Savefiles
@@ -66,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain_findings(parser, arguments)
     if arguments.list_interfaces or arguments.doctor:
         return _look_at_machine(arguments.doctor)
+    if arguments.verify:
+        return _verify(parser, arguments)
+    if arguments.install_wireshark or arguments.uninstall_wireshark:
+        return _wireshark(arguments.install_wireshark, arguments.user)
     return _run(parser, arguments)
 
 
@@ -108,12 +112,14 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from vsockdump.output.errors import OutputError
     from vsockdump.output.follow import FollowError
     from vsockdump.output.rotation import RotationError
+    from vsockdump.output.secrets import SecretsError
     from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
+    from vsockdump.tui.errors import ScreenError
 
     try:
         return run(_config(parser, arguments))
-    except CaptureError as error:
+    except (CaptureError, ScreenError) as error:
         complain(str(error))
         return EXIT_INPUT
     except OutputError as error:
@@ -126,6 +132,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         FilterError,
         FollowError,
         RotationError,
+        SecretsError,
         StatisticError,
     ) as error:
         complain(str(error))
@@ -179,6 +186,36 @@ def _look_at_machine(doctor: bool) -> int:
     return _say(machine.doctor(facts) if doctor else machine.report(facts))
 
 
+def _verify(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """--verify: Wireshark's engine beside ours; nothing else is done with the file."""
+    from vsockdump.capture.errors import CaptureError
+    from vsockdump.verify.engine import EngineError
+    from vsockdump.verify.report import Verification
+
+    others = ("filter", "filter_file", "write", "interface", "statistics", "follow", "extract")
+    if arguments.read in (None, "-") or any(getattr(arguments, name) for name in others):
+        parser.error("--verify compares the packets of -r FILE, all or -c N, and does nothing else")
+    verification = Verification(arguments.read, arguments.limit)
+    try:
+        status = _say(verification.lines())
+    except (CaptureError, EngineError) as error:
+        sys.stdout.flush()
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    return status or (0 if verification.agrees else EXIT_INPUT)
+
+
+def _wireshark(install: bool, user: str | None) -> int:
+    from vsockdump import wireshark
+    from vsockdump.capture.errors import CaptureError
+
+    try:
+        return _say(wireshark.install(user) if install else wireshark.uninstall(user))
+    except (CaptureError, wireshark.WiresharkError) as error:
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_INPUT
+
+
 def _filter_help() -> int:
     from vsockdump.filters.words import help_lines
 
@@ -195,6 +232,7 @@ def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         # Packets that are only written need not be tracked; see pipeline.
         tracked = arguments.statistics or arguments.print_packets
         tracked = tracked or arguments.follow or arguments.extract
+        tracked = tracked or arguments.annotate or arguments.export
         only_written = arguments.write and not tracked
         keep_state = None if only_written else True
         lines = explanation(text, arguments.print_program, keep_state)
@@ -259,7 +297,20 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--annotate",
         action="store_true",
-        help="with -w: write findings into the pcapng file, as comments of packets",
+        help="with -w: write findings and the names of connections into the pcapng file, as"
+        " comments of packets",
+    )
+    add(
+        "--keylog",
+        dest="key_log",
+        metavar="FILE",
+        help="with -w: write the TLS secrets of this key log into the pcapng file, for Wireshark",
+    )
+    add(
+        "--export",
+        choices=("tcp", "mixed", "ethernet"),
+        help="with -w: write what programs without a plugin understand: connections as TCP over"
+        " IPv6, or the packets with application messages or tunnelled Ethernet frames behind them",
     )
     add("-U", action="store_true", help="as in tcpdump; here -w never keeps packets back")
     files = parser.add_argument_group("several files (with -w)")
@@ -323,6 +374,11 @@ def _parser() -> argparse.ArgumentParser:
         help="become USER when all is open (default under sudo: who ran it)",
     )
     add("--duration", metavar="SECONDS", type=_seconds, default=0, help="stop after this time")
+    add(
+        "--control-stdin",
+        action="store_true",
+        help="for programs: print the counts at each line of stdin, stop at its end",
+    )
     chosen = parser.add_argument_group("filter")
     add = chosen.add_argument
     add("filter", nargs="*", metavar="FILTER", help="only the packets that match")
@@ -406,6 +462,14 @@ def _parser() -> argparse.ArgumentParser:
         help="with --extract, a filter, and no plain file to read again: hold so many MiB of"
         " data for it (default 256)",
     )
+    add("--tui", action="store_true", help="look at the packets in the terminal, live or of -r")
+    add(
+        "--max-copy",
+        metavar="MIB",
+        type=_positive,
+        help="with --tui and no plain file to read again: list packets until their copy in a"
+        " temporary file has so many MiB (default 4096)",
+    )
     add(
         "--decode",
         metavar="PORT=PROTOCOL",
@@ -425,6 +489,17 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print packets with -z or -w too",
     )
+    add(
+        "--verify",
+        action="store_true",
+        help="compare every header field of -r FILE with what Wireshark's engine says",
+    )
+    add(
+        "--install-wireshark",
+        action="store_true",
+        help="let Wireshark capture vsock: put vsockdump-extcap into your folder of Wireshark",
+    )
+    add("--uninstall-wireshark", action="store_true", help="remove it again")
     add(
         "--max-connections",
         metavar="N",
@@ -479,9 +554,13 @@ def _live(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Li
         arguments.ring,
         arguments.block_timeout,
         arguments.duration,
+        arguments.control_stdin,
     )
     if arguments.read is not None and options != LiveOptions():
-        parser.error("-r reads a file; -i, -s, -B, --block-timeout and --duration are for live")
+        parser.error(
+            "-r reads a file; -i, -s, -B, --block-timeout, --duration and --control-stdin are"
+            " for live"
+        )
     return options
 
 
@@ -562,6 +641,33 @@ def _extract(
     )
 
 
+def _tui(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "TuiOptions | None":
+    """What --tui asks for; it shows everything on the screen and writes nothing."""
+    from vsockdump.config import TuiOptions
+
+    if not arguments.tui:
+        if arguments.max_copy:
+            parser.error("--max-copy goes with --tui")
+        return None
+    others = {
+        "-w": arguments.write,
+        "-c": arguments.limit,
+        "-z": arguments.statistics,
+        "-T": arguments.output,
+        "--json": arguments.json,
+        "--follow": arguments.follow,
+        "--extract": arguments.extract,
+        "--print": arguments.print_packets,
+        "--fail-on": arguments.fail_on,
+        "--duration": arguments.duration,
+    }
+    for option, given in others.items():
+        if given:
+            parser.error(f"--tui and {option} do not go together")
+    options = TuiOptions()
+    return options._replace(max_copy=(arguments.max_copy or 0) << 20 or options.max_copy)
+
+
 def _apps(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace
 ) -> "DialogueOptions | None":
@@ -595,8 +701,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
             parser.error(f"-E takes header=y or header=n, not {setting}")
     rotation = _rotation(parser, arguments)
     statistics, postrotate = _statistics(parser, arguments, rotation is not None)
-    if arguments.annotate and not arguments.write:
-        parser.error("--annotate writes comments into the file of -w FILE")
+    if (arguments.annotate or arguments.key_log or arguments.export) and not arguments.write:
+        parser.error("--annotate, --keylog and --export need the pcapng file of -w FILE")
     follow = _follow(parser, arguments)
     extract = _extract(parser, arguments)
     prints = arguments.print_packets or not (statistics or arguments.write or follow or extract)
@@ -611,6 +717,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         dump = Kind.ASCII_DUMP
     colour = _colour(arguments.color)
     apps = _apps(parser, arguments)
+    if arguments.export in ("mixed", "ethernet") and apps is None:
+        parser.error(f"--export {arguments.export} needs what --decode none leaves out")
     return Config(
         read=arguments.read,
         write=arguments.write,
@@ -638,14 +746,17 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         rotation=rotation,
         postrotate=postrotate,
         annotate=arguments.annotate,
+        key_log=arguments.key_log,
         fail_on=arguments.fail_on,
         follow=follow,
         extract=extract,
+        export=arguments.export or "",
         apps=apps,
         max_connections=arguments.max_connections,
         colour=colour,
         live=_live(parser, arguments),
         user=arguments.user,
+        tui=_tui(parser, arguments),
     )
 
 

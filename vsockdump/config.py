@@ -15,7 +15,7 @@ class LiveOptions(NamedTuple):
     """A live capture.  `interface` None: a vsockmon device that is up, or else a new one.
 
     `snaplen` and the numbers of the ring are None for the defaults of packet_socket.py;
-    `duration` in seconds, 0 is without end.
+    `duration` in seconds, 0 is without end.  `control`: stdin asks for counts and ends it.
     """
 
     interface: str | None = None
@@ -23,6 +23,13 @@ class LiveOptions(NamedTuple):
     ring_kib: int | None = None
     block_timeout_ms: int | None = None
     duration: float = 0
+    control: bool = False
+
+
+class TuiOptions(NamedTuple):
+    """The terminal program: `max_copy` is the most bytes of the copy of a capture."""
+
+    max_copy: int = 4 << 30
 
 
 class Config(NamedTuple):
@@ -32,10 +39,12 @@ class Config(NamedTuple):
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
     arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
     of a filter, "" lets all packets through.  `rotation` makes several files of what is
-    written, each of which the command `postrotate` gets; `annotate` writes findings into it as
-    comments.  `fail_on` is the least severity of a finding with which the run fails.  `follow`
-    shows the dialogue of a connection, `extract` writes streams to files.  `apps` says how
-    application protocols are decoded, None: not at all.
+    written, each of which the command `postrotate` gets; `annotate` writes names of connections
+    and findings into it as comments, `key_log` the TLS secrets of a file.  `fail_on` is the least
+    severity of a finding with which the run fails.  `follow` shows the dialogue of a connection,
+    `extract` writes streams to files; `export` names what packets become when they are written,
+    "" leaves them as they are.  `apps` says how application protocols are decoded, None: not at
+    all.  `tui` asks for the terminal program, for which `filter` is the first one of many.
     """
 
     read: str | None
@@ -53,11 +62,14 @@ class Config(NamedTuple):
     rotation: Savefiles | RingBuffer | None = None
     postrotate: str | None = None
     annotate: bool = False
+    key_log: str | None = None
     fail_on: str | None = None
     follow: FollowOptions | None = None
     extract: "ExtractOptions | None" = None
+    export: str = ""
     apps: DialogueOptions | None = None
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()
     user: str | None = None
+    tui: TuiOptions | None = None

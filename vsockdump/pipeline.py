@@ -24,14 +24,15 @@ from vsockdump.config import Config
 from vsockdump.events import Events
 from vsockdump.fields import lookup
 from vsockdump.findings.rule import Severity
-from vsockdump.output.annotations import comments
-from vsockdump.output.capture_file import CaptureFile
+from vsockdump.output.annotations import Annotations
+from vsockdump.output.capture_file import CaptureFile, Writer
 from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
 from vsockdump.output.findings import Findings, Overdue
 from vsockdump.output.follow import Follow, form_of
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
+from vsockdump.output.secrets import Secrets
 from vsockdump.output.statistics import OF_APPS, Selection, Statistic, make, wish
 from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
@@ -55,22 +56,26 @@ EXIT_FOUND = 3
 def run(config: Config) -> int:
     """Carry out a run; returns the exit status.
 
-    Raises StatisticError, FieldError, FilterError or DecodeError before anything is read,
-    CaptureError if nothing could be read, OutputError if the output failed.
+    Raises StatisticError, FieldError, FilterError, DecodeError or SecretsError before anything
+    is read, CaptureError if nothing could be read, OutputError if the output failed, ScreenError
+    where there is no terminal for the terminal program.
     """
+    if config.tui is not None:
+        return _run_tui(config)
     wanted = _wanted(config)
     view = _view(config)
     state = _State.new(config, wanted.filter, _counts_apps(config) or _shows_apps(config))
     wishes = [wish(text) for text in config.statistics]
     statistics = [make(text, *state, wanted.selection) for text, _refresh in wishes]
     with ExitStack() as held:
-        finished = _postrotate(config, held)
+        secrets = Secrets(config.key_log, config.read is None) if config.key_log else None
+        written = _Written(_postrotate(config, held), secrets)
         if config.read is None:
             start = _listen(config, wanted, held)
         else:
             start = _read(config.read, config.user, held)
         events = held.enter_context(Events(start.source.stop))
-        one = _Run(config, start, wanted, state, statistics, view, events, finished)
+        one = _Run(config, start, wanted, state, statistics, view, events, written)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
         try:
@@ -81,6 +86,21 @@ def run(config: Config) -> int:
             raise OutputError(
                 f"{str(error)[:-1]} for user {start.user}; -Z root keeps root's rights."
             ) from None
+
+
+def _run_tui(config: Config) -> int:
+    """The terminal program; its filter only chooses what is listed, so the kernel gets none."""
+    from vsockdump.tui.run import require_terminal, show, take_keyboard
+
+    require_terminal()
+    with ExitStack() as held:
+        if config.read is None:
+            start = _listen(config, _Wanted(), held)
+        else:
+            start = _read(config.read, config.user, held)
+        take_keyboard()
+        show(config, start.source, start.greeting)
+    return EXIT_OK
 
 
 class _Wanted(NamedTuple):
@@ -116,7 +136,7 @@ def _wanted(config: Config) -> _Wanted:
 def _tracks(config: Config, wanted: "Filter | None") -> bool:
     """Whether anything of the run needs connections."""
     asked = wanted is not None and wanted.needs_tracking
-    judged = config.annotate or config.fail_on is not None
+    judged = config.annotate or bool(config.export) or config.fail_on is not None
     streams = config.follow is not None or config.extract is not None
     return asked or judged or streams or config.print_packets or bool(config.statistics)
 
@@ -154,6 +174,13 @@ def _shows_apps(config: Config) -> bool:
     if config.output == "fields":
         return any(lookup(name).apps for name in config.fields)
     return config.text.apps if config.output == "text" else config.apps is not None
+
+
+class _Written(NamedTuple):
+    """What goes with the files of -w: who takes finished ones, and secrets that they hold."""
+
+    finished: "PostRotate | None"
+    secrets: Secrets | None
 
 
 class _Start(NamedTuple):
@@ -250,7 +277,7 @@ class _Run:
         statistics: list[Statistic],
         view: Any,
         events: Events,
-        finished: "PostRotate | None",
+        written: _Written,
     ) -> None:
         self._config = config
         self._start = start
@@ -270,7 +297,7 @@ class _Run:
         self._flush = config.line_buffered or source.live
         self._vsock = self._foreign = self._chosen = 0
         self._events = events
-        self._finished = finished
+        self._written = written
         self._overdue: Overdue | None = None
         self._out = _Stdout()
         self._progress = LiveProgress(source)
@@ -285,6 +312,8 @@ class _Run:
         events.report = self._say_counts
         if config.live.duration:
             events.after(config.live.duration, self._source.stop)
+        if config.live.control:
+            events.obey(sys.stdin.fileno())
         for index, refresh in enumerate(refreshes):
             if refresh:
                 events.every(refresh, partial(self._refresh, index))
@@ -306,6 +335,8 @@ class _Run:
         else:
             with closing(self._writer(config.write)) as writer:
                 status = self._read(writer)
+            for sentence in writer.remarks():
+                complain(sentence)
         self._progress.clear()
         status = self._end_follow() or status
         self._end_extraction()
@@ -329,11 +360,21 @@ class _Run:
         """All that take batches for what is said at the end."""
         return self._statistics if self._judge is None else [*self._statistics, self._judge]
 
-    def _writer(self, path: str) -> CaptureFile:
-        rotation = self._config.rotation
-        ways = rotation.of(path) if rotation else None
-        notes = comments if self._config.annotate else None
-        writer = CaptureFile(path, self._source, ways, self._finished, comments=notes)
+    def _writer(self, path: str) -> Writer:
+        config = self._config
+        ways = config.rotation.of(path) if config.rotation else None
+        to = path, self._source, ways, self._written.finished
+        writer: Writer
+        if config.export:
+            from vsockdump.export.export_file import ExportFile
+            from vsockdump.export.exporters import exporter_of
+
+            limit = config.max_connections
+            exporter = exporter_of(config.export, self._source, limit, config.apps)
+            writer = ExportFile(*to, exporter, config.annotate, self._written.secrets)
+        else:
+            notes = Annotations() if config.annotate else None
+            writer = CaptureFile(*to, comments=notes, secrets=self._written.secrets)
         if self._source.live and writer.tick_s is not None:
             self._events.every(writer.tick_s, writer.tick)
         return writer
@@ -352,7 +393,7 @@ class _Run:
                     " -B KIB, or keep less of each packet with -s N."
                 )
 
-    def _read(self, writer: CaptureFile | None) -> int:
+    def _read(self, writer: Writer | None) -> int:
         """Take all batches; the exit status so far."""
         config = self._config
         if self._start.greeting:
@@ -422,7 +463,7 @@ class _Run:
         found = np.flatnonzero(self._filter.mask(batch))
         return batch if len(found) < left else batch.head(int(found[left - 1]) + 1)
 
-    def _take(self, batch: Batch, mask: Mask | None, writer: CaptureFile | None) -> None:
+    def _take(self, batch: Batch, mask: Mask | None, writer: Writer | None) -> None:
         if writer is not None:
             taken = writer.write(batch, None if mask is None else np.flatnonzero(mask))
             if taken < len(batch):

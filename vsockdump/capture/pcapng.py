@@ -20,6 +20,7 @@ PACKET: Final = 2
 SIMPLE_PACKET: Final = 3
 INTERFACE_STATISTICS: Final = 5
 ENHANCED_PACKET: Final = 6
+DECRYPTION_SECRETS: Final = 10
 
 MAGIC: Final = b"\x0a\x0d\x0d\x0a"
 BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
@@ -78,7 +79,6 @@ class PcapngParser:
         self.layout = Layout(True, False, 0)
         self.interfaces: list[Interface] = []
         self.dropped: dict[int, int] = {}  # by interface, as the last statistics block says
-        self._section_start = 0
         self._taps: dict[tuple[int, int, str], int] = {}
 
     def scan(
@@ -86,7 +86,7 @@ class PcapngParser:
     ) -> tuple[int, int, int]:
         """One run of the scanner; see Scanner.pcapng."""
         result: tuple[int, int, int] = scanner.pcapng(
-            buffer, pos, end, base, number, self.layout.big_endian, self._section_start
+            buffer, pos, end, base, number, self.layout.big_endian, self.layout.section
         )
         return result
 
@@ -133,8 +133,7 @@ class PcapngParser:
         major, minor = struct.unpack_from(sign + "HH", block, 12)
         if major != 1:
             raise CaptureError(f"the section is of pcapng version {major}.{minor}, not 1")
-        self.layout = Layout(True, sign == ">", 0)
-        self._section_start = len(self.interfaces)
+        self.layout = Layout(True, sign == ">", 0, len(self.interfaces))
 
     def _interface(self, block: bytes, sign: str) -> None:
         if len(block) < 20:
@@ -157,7 +156,7 @@ class PcapngParser:
         Sections come from joined files.  The rotated files of one capture describe the same
         interface at the same index, and a connection then goes on from one to the next.
         """
-        place = (len(self.interfaces) - self._section_start, linktype, name)
+        place = (len(self.interfaces) - self.layout.section, linktype, name)
         return self._taps.setdefault(place, len(self._taps))
 
     def _statistics(self, block: bytes, sign: str) -> None:
@@ -171,7 +170,7 @@ class PcapngParser:
             if code in (ISB_IFDROP, ISB_OSDROP) and len(value) == 8
         ]
         known = [count for count in counts if count != _UNKNOWN_COUNT]
-        interface = self._section_start + index
+        interface = self.layout.section + index
         if known and interface < len(self.interfaces):
             self.dropped[interface] = sum(known)
 
@@ -192,7 +191,7 @@ class PcapngParser:
         if kind != SIMPLE_PACKET:
             width = "I" if kind == ENHANCED_PACKET else "H"
             (interface,) = struct.unpack_from(sign + width, data, 8)
-        count = len(self.interfaces) - self._section_start
+        count = len(self.interfaces) - self.layout.section
         if interface >= count:
             return f"a packet is of interface {interface}, but the section describes {count}"
         (caplen,) = struct.unpack_from(sign + "I", data, 8 if kind == SIMPLE_PACKET else 20)

@@ -224,9 +224,9 @@ class ByteStream:
 
     def __init__(self, path: str) -> None:
         self.name = "stdin" if path == "-" else path
-        self._own = path != "-"
         self._waiter: _Waiter | None = None
-        self._fd = _open(path) if self._own else _STDIN
+        self._closed = False
+        self._fd = _duplicate(_STDIN) if path == "-" else _open(path)
         try:
             status = os.fstat(self._fd)
             if stat.S_ISDIR(status.st_mode):
@@ -246,7 +246,7 @@ class ByteStream:
         codec = next((make() for magic, make in _CODECS.items() if head.startswith(magic)), None)
         self.compression = codec.name if codec else None
         self._content = _Frames(self._raw, codec) if codec else self._raw
-        self.seekable = self._own and not self.growing and codec is None
+        self.seekable = path != "-" and not self.growing and codec is None
 
     @property
     def position(self) -> int:
@@ -280,13 +280,21 @@ class ByteStream:
             self._waiter.stop()
 
     def close(self) -> None:
-        """Close the file; stdin stays open."""
+        """Close the file; stdin itself stays open."""
         if self._waiter is not None:
             self._waiter.close()
             self._waiter = None
-        if self._own:
+        if not self._closed:
             os.close(self._fd)
-            self._own = False
+            self._closed = True
+
+
+def _duplicate(fd: int) -> int:
+    """One of our own, so that 0 can become the keyboard's (see tui)."""
+    try:
+        return os.dup(fd)
+    except OSError as error:
+        raise CaptureError(f"Cannot read stdin: {_reason(error)}.") from None
 
 
 def _open(path: str) -> int:

@@ -97,6 +97,10 @@ class Collector:
                 if known is not None:
                     self._cases[mark, int(conn)] = known._replace(times=known.times + int(count))
 
+    def case(self, mark: int, conn: int) -> Case | None:
+        """What was kept of a rule in a connection."""
+        return self._cases.get((mark, conn))
+
     def cases(self) -> list[Case]:
         """All there is so far, in order of packets, with what only time tells."""
         found = dict(self._cases)

@@ -19,6 +19,7 @@ from vsockdump.batch import NO_TIME, Batch
 from vsockdump.columns import Mask, has_monitor, timed
 from vsockdump.findings.overdue import overdue
 from vsockdump.findings.registry import WRONG, rules_of, words, worst
+from vsockdump.output.number_set import NumberSet
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
 from vsockdump.track.states import State, state_word
 from vsockdump.track.store import ConnectionRow, FlowRow
@@ -117,21 +118,16 @@ class Selection:
     def __init__(self, text: str, in_kernel: str = "") -> None:
         self._text = text
         self._in_kernel = in_kernel
-        self._chosen = np.zeros(1024, np.bool_)  # by number; 0 is no connection
+        self._chosen = NumberSet()
 
     def add(self, batch: Batch, mask: Mask | None) -> None:
         """Note the connections of a tracked batch's chosen packets (None: all)."""
         assert batch.tracked is not None
         numbers = batch.tracked["conn"]
-        numbers = numbers if mask is None else numbers[mask]
-        if not len(numbers):
-            return
-        while int(numbers.max()) >= len(self._chosen):
-            self._chosen = np.concatenate((self._chosen, np.zeros_like(self._chosen)))
-        self._chosen[numbers] = True
+        self._chosen.add(numbers if mask is None else numbers[mask])
 
     def __contains__(self, number: int) -> bool:
-        return number < len(self._chosen) and bool(self._chosen[number])
+        return number in self._chosen
 
     def json_line(self) -> str:
         """What the statistics that follow cover: the filter, and what the kernel decided of it."""

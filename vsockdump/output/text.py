@@ -1,7 +1,8 @@
 """The packet lines: tcpdump's manner, with what vsock users need on one line.
 
 A line is a list of columns (see lines.py); a rung of verbosity adds columns, those of -v
-and above on lines of their own.  Colour is part of a cell's literal text.
+and above on lines of their own.  Colour is part of a cell's literal text.  The columns of the
+line itself are functions, of which the terminal program makes its table.
 """
 
 import time
@@ -91,14 +92,11 @@ class TextOptions(NamedTuple):
 
 
 class TextView:
-    """Packet lines of batches; keeps the times that -ttt and -ttttt count from."""
+    """Packet lines of batches."""
 
     def __init__(self, options: TextOptions) -> None:
         self._options = options
-        self._previous = NO_TIME
-        self._first = NO_TIME
         self._lines = Lines(self._columns())
-        self._days: dict[int, int] = {}
 
     def write(self, batch: Batch, chosen: Column | None = None) -> Any:
         """The lines of a batch; see Lines.write."""
@@ -109,7 +107,7 @@ class TextView:
         columns: list[LineColumn] = []
         if options.number:
             columns.append(LineColumn(Cell(Kind.DEC, digits=5), packet_column("number")))
-        columns += self._time_columns("  " if options.number else "")
+        columns += Times(options.times, options.nano).columns("  " if options.number else "")
         columns += _packet_columns(options, " " if columns else "")
         if options.apps:
             cell = Cell(Kind.TEXT, "  ")
@@ -127,10 +125,24 @@ class TextView:
             columns.append(_dump_column(dump, options.dump_link))
         return columns
 
-    def _time_columns(self, prefix: str) -> list[LineColumn]:
-        digits = 9 if self._options.nano else 6
+
+class Times:
+    """The time of a packet; keeps those that -ttt and -ttttt count from.
+
+    `times` is the number of t's.
+    """
+
+    def __init__(self, times: int, nano: bool) -> None:
+        self._times = times
+        self._nano = nano
+        self.previous = NO_TIME
+        self.first = NO_TIME
+
+    def columns(self, prefix: str) -> list[LineColumn]:
+        """The cells of the time, behind `prefix`."""
+        digits = 9 if self._nano else 6
         clock = Cell(Kind.CLOCK, prefix, "no time", digits=digits)
-        match self._options.times:
+        match self._times:
             case 0:
                 return [LineColumn(clock, self._time_of_day, timed)]
             case 1:
@@ -158,21 +170,21 @@ class TextView:
         times = self._in_units(batch.rows["time_ns"][shown])
         spans = np.zeros(len(batch), np.int64)
         if len(times):
-            before = int(times[0]) if self._previous == NO_TIME else self._previous
+            before = int(times[0]) if self.previous == NO_TIME else self.previous
             spans[shown] = np.diff(times, prepend=before)
-            self._previous = int(times[-1])
+            self.previous = int(times[-1])
         return spans
 
     def _since_first(self, batch: Batch) -> Column:
         times = self._in_units(batch.rows["time_ns"])
-        if self._first == NO_TIME:
+        if self.first == NO_TIME:
             known = times[timed(batch)]
-            self._first = int(known[0]) if len(known) else NO_TIME
-        return times - self._first
+            self.first = int(known[0]) if len(known) else NO_TIME
+        return times - self.first
 
     def _in_units(self, times: Column) -> Column:
         """Times cut to what is printed, so that differences are those of the printed times."""
-        return times if self._options.nano else times // 1000 * 1000
+        return times if self._nano else times // 1000 * 1000
 
 
 def _local(batch: Batch) -> Column:
@@ -209,7 +221,8 @@ def _inner(name: str) -> OfBatch:
     return header_column("virtio", name)
 
 
-def _endpoint(end: str, prefix: str, numeric: bool) -> list[LineColumn]:
+def endpoint_columns(end: str, prefix: str, numeric: bool) -> list[LineColumn]:
+    """The address of the `src` or `dst`."""
     kind = Kind.DEC if numeric else Kind.CID
     return [
         LineColumn(Cell(kind, prefix), address_column(f"{end}_cid"), has_monitor),
@@ -221,31 +234,34 @@ def _packet_columns(options: TextOptions, space: str) -> list[LineColumn]:
     """The line itself: connection, ends, what it is, how much, and what is wrong with it."""
     columns = []
     if not options.quiet:
-        prefix, space = space + "#", " "
-        columns.append(
-            LineColumn(
-                Cell(Kind.DEC, prefix, "-"),
-                tracked_column("conn"),
-                has_connection,
-            )
-        )
-    columns += _endpoint("src", space, options.numeric)
-    columns += _endpoint("dst", " > ", options.numeric)
-    columns += _operation_columns(options.colour)
-    columns.append(LineColumn(Cell(Kind.DEC, " "), tracked_column("data_len"), is_op(wire.Op.RW)))
+        columns.append(connection_column(space + "#"))
+        space = " "
+    columns += endpoint_columns("src", space, options.numeric)
+    columns += endpoint_columns("dst", " > ", options.numeric)
+    columns += operation_columns(options.colour)
+    columns.append(length_column(" "))
     if options.quiet:
         return columns
-    columns.append(
-        LineColumn(
-            Cell(Kind.WORD, " "),
-            flag_codes,
-            has_flags,
-            word=lambda code: "|".join(flag_words(code)),
-        )
-    )
-    columns += _credit_columns()
-    columns += _mark_columns(options.colour)
+    columns.append(flags_column(" "))
+    columns += credit_columns()
+    columns += mark_columns(options.colour)
     return columns
+
+
+def connection_column(prefix: str) -> LineColumn:
+    """The connection's number, "-" where there is none."""
+    return LineColumn(Cell(Kind.DEC, prefix, "-"), tracked_column("conn"), has_connection)
+
+
+def length_column(prefix: str) -> LineColumn:
+    """How many bytes of the stream an RW carries."""
+    return LineColumn(Cell(Kind.DEC, prefix), tracked_column("data_len"), is_op(wire.Op.RW))
+
+
+def flags_column(prefix: str) -> LineColumn:
+    """The names of the flags."""
+    cell = Cell(Kind.WORD, prefix)
+    return LineColumn(cell, flag_codes, has_flags, word=lambda code: "|".join(flag_words(code)))
 
 
 def _is_other_type(batch: Batch) -> Column:
@@ -253,7 +269,7 @@ def _is_other_type(batch: Batch) -> Column:
     return mask & has_virtio(batch)
 
 
-def _operation_columns(colour: bool) -> list[LineColumn]:
+def operation_columns(colour: bool) -> list[LineColumn]:
     """Type when it is not STREAM, and op; of a frame without virtio what the monitor says."""
     ops = ["op 0", *[_coloured(op.name, _OP_COLOURS[op], colour) for op in wire.Op if op], "op "]
     types = ["type 0", *[kind.name for kind in wire.SocketType if kind], "type "]
@@ -285,7 +301,7 @@ def _coloured(text: str, colour: str, on: bool) -> str:
     return f"{colour}{text}{_PLAIN}" if on else text
 
 
-def _credit_columns() -> list[LineColumn]:
+def credit_columns() -> list[LineColumn]:
     """The sender's free credit while it can send, and what an update gives the other end."""
 
     def shows_free(batch: Batch) -> Column:
@@ -300,7 +316,7 @@ def _credit_columns() -> list[LineColumn]:
     ]
 
 
-def _mark_columns(colour: bool) -> list[LineColumn]:
+def mark_columns(colour: bool) -> list[LineColumn]:
     """What is worth knowing in brackets, what is wrong behind an exclamation mark."""
     left, right = (f"{_DIM}[", f"]{_PLAIN}") if colour else ("[", "]")
     warn, end = (f"{_RED}! ", _PLAIN) if colour else ("! ", "")

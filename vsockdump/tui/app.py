@@ -1,0 +1,231 @@
+"""The program: tabs, filter bar, panes, status line, footer; who tells whom.
+
+Rules for editors: panes draw, the model knows, here it is only wired.  Nothing here waits: what
+takes time runs in a thread of the model's.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import ClassVar, Final
+
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import ContentSwitcher, Footer, Input, Static
+
+from vsockdump.tui.filter_bar import FilterBar
+from vsockdump.tui.help import Help
+from vsockdump.tui.model.completion import check
+from vsockdump.tui.packets import PacketsPane
+from vsockdump.tui.pane import FilterBy, GoTo, Pane, Picked
+from vsockdump.tui.panes import PANES
+from vsockdump.tui.session import Session
+from vsockdump.tui.status import Status
+
+_TICK_S: Final = 0.15  # from snapshot to snapshot
+
+
+class Tabs(Static):
+    """The panes by number, the one in use marked; each can be clicked."""
+
+    DEFAULT_CSS = """
+    Tabs { height: 1; background: $panel; link-style: none; link-color: $foreground;
+        link-background: transparent; }
+    """
+
+    def show(self, current: str) -> None:
+        """Mark this one."""
+        parts = []
+        for number, (name, pane) in enumerate(PANES.items(), 1):
+            style = "bold reverse" if name == current else ""
+            part = Content.styled(f" {number} {pane.title} ", style)
+            parts.append(part.stylize(f"@click=app.pane('{name}')"))
+        self.update(Content.assemble(*parts))
+
+
+class MainScreen(Screen[None]):
+    """All there is but questions and help."""
+
+    def __init__(self, session: Session, filter_text: str) -> None:
+        super().__init__()
+        self.session = session
+        self._filter_text = filter_text
+
+    def compose(self) -> ComposeResult:
+        """From top to bottom."""
+        self.tabs = Tabs(markup=False)
+        self.bar = FilterBar(self._filter_text)
+        self.status = Status(self.session)
+        yield self.tabs
+        yield self.bar
+        with ContentSwitcher(initial=next(iter(PANES))):
+            for name, pane in PANES.items():
+                yield pane(self.session, name)
+        yield self.status
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        """Begin to draw."""
+        self.show(next(iter(PANES)))
+        self.set_interval(_TICK_S, self._tick)
+        if self._filter_text:
+            self._choose(self._filter_text)
+
+    @property
+    def pane(self) -> Pane:
+        """The pane in use."""
+        switcher = self.query_one(ContentSwitcher)
+        return switcher.get_child_by_id(str(switcher.current), Pane)
+
+    def show(self, name: str) -> None:
+        """Show this pane."""
+        self.query_one(ContentSwitcher).current = name
+        self.tabs.show(name)
+        self.pane.draw()
+        self.focus_pane()
+
+    def focus_pane(self) -> None:
+        """The keys are the pane's."""
+        widget = next((child for child in self.pane.query("*") if child.can_focus), None)
+        self.set_focus(widget)
+
+    def _tick(self) -> None:
+        self.session.refresh()
+        if not self.session.paused:
+            self.pane.draw()
+        self.status.draw()
+
+    # --- the filter --------------------------------------------------------------------------
+
+    def _choose(self, text: str) -> None:
+        """List what a text chooses; one that is no filter stays in the bar to be mended."""
+        checked = check(text)
+        if checked.error is not None:
+            self.bar.entry.value = text
+            self.bar.entry.focus()
+            return
+        self.bar.put(text)
+        self.session.choose(checked.filter)
+        self._relisted()
+
+    def _relisted(self) -> None:
+        for pane in self.query(Pane):
+            pane.relisted()
+        self.status.draw()
+
+    def on_filter_bar_entered(self, message: FilterBar.Entered) -> None:
+        """The user typed one."""
+        self.session.choose(message.filter)
+        self._relisted()
+
+    def on_filter_bar_left(self) -> None:
+        """The user is done with it."""
+        self.focus_pane()
+
+    def action_filter(self) -> None:
+        """Type a filter; at once, for the keys that follow are meant for it."""
+        self.set_focus(self.bar.entry)
+
+    def action_complete_filter(self) -> None:
+        """Complete the word."""
+        self.bar.complete()
+
+    def action_filter_before(self, by: int) -> None:
+        """The filter before, or after."""
+        self.bar.older(by)
+
+    def action_leave_filter(self) -> None:
+        """Leave the filter as it was."""
+        self.bar.leave()
+
+    # --- what panes ask for ------------------------------------------------------------------
+
+    def on_filter_by(self, message: FilterBy) -> None:
+        """A pane wants a filter."""
+        text = message.text
+        if message.narrow and self.session.filter is not None:
+            text = f"({self.session.filter}) and ({text})"
+        self._choose(text)
+
+    def on_go_to(self, message: GoTo) -> None:
+        """A pane wants a packet to be shown."""
+        self.show("packets")
+        self.query_one(PacketsPane).go_to(message.number)
+
+    def on_picked(self, message: Picked) -> None:
+        """The cursor is on another packet."""
+        for pane in self.query(Pane):
+            pane.chosen(message.number)
+        self.status.draw()
+
+
+class VsockApp(App[None]):
+    """Textual's application."""
+
+    TITLE = "vsockdump"
+    CSS = """
+    ContentSwitcher { height: 1fr; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # With priority, so that the keys typed behind it go to the bar: see check_action.
+        Binding("slash", "main('filter')", "Filter", key_display="/", priority=True),
+        Binding("p", "pause", "Pause", show=True),
+        Binding("S", "stop", "Stop the capture", show=False),
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("q", "quit", "Quit"),
+        Binding("ctrl+c", "quit", "Quit", show=False, priority=True),
+        Binding("colon", "command_palette", "Commands", show=False, key_display=":"),
+        *(
+            Binding(str(number), f"pane('{name}')", pane.title, show=False)
+            for number, (name, pane) in enumerate(PANES.items(), 1)
+        ),
+    ]
+
+    def __init__(self, session: Session, filter_text: str = "", greeting: str = "") -> None:
+        super().__init__()
+        self.main = MainScreen(session, filter_text)
+        self.session = session
+        self._greeting = greeting
+
+    def on_mount(self) -> None:
+        """The screen, and what is to be said at the beginning."""
+        self.push_screen(self.main)
+        if self._greeting:
+            self.notify(self._greeting, markup=False)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Where text is typed, or over the main screen, a slash is a slash."""
+        if action == "main":
+            return self.screen is self.main and not isinstance(self.focused, Input)
+        return super().check_action(action, parameters)
+
+    def action_main(self, action: str) -> None:
+        """An action of the main screen."""
+        getattr(self.main, f"action_{action}")()
+
+    def action_pane(self, name: str) -> None:
+        """Show a pane."""
+        self.main.show(name)
+
+    def action_pause(self) -> None:
+        """Hold the screen; the capture goes on."""
+        self.session.paused = not self.session.paused
+        self.main.status.draw()
+
+    def action_stop(self) -> None:
+        """End the capture; its packets stay."""
+        self.session.capture.stop()
+
+    def action_help(self) -> None:
+        """The keys that work here."""
+        bindings = [active for active in self.screen.active_bindings.values() if active.enabled]
+        self.push_screen(Help(bindings, f"Keys: {self.main.pane.title}"))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Textual's own, the panes, and what the pane in use offers."""
+        yield from super().get_system_commands(screen)
+        for name, pane in PANES.items():
+            yield SystemCommand(pane.title, "show this pane", partial(self.main.show, name))
+        for command in self.main.pane.commands():
+            yield SystemCommand(*command)

@@ -1,0 +1,253 @@
+"""The model of one capture: what is read or captured, tracked, kept, and looked at again.
+
+A thread takes the source's batches, tracks them, copies their records where need be and
+appends them to the index.  It waits for nobody but, for the moment of a copy, for whoever
+takes a picture of the tracker's tables (`frozen`); the kernel's ring holds what arrives
+meanwhile.  Everything else that runs here (filters, searches, statistics that somebody asks
+for later) reads the packets a second time, in threads of its own: see passes.py.
+
+Rules for editors: the screen gets Snapshot, copies and numbers, never an object that the
+thread goes on writing to.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Condition, Lock, Thread
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+
+from vsockdump.apps.dialogues import DialogueOptions, Dialogues
+from vsockdump.batch import Batch, Rows
+from vsockdump.capture.errors import CaptureError
+from vsockdump.capture.source import Counts, Source
+from vsockdump.findings.collector import Case, Collector, Group
+from vsockdump.track.marks import Mark
+from vsockdump.track.tracker import Tracker
+from vsockdump.tui.model.again import Again
+from vsockdump.tui.model.index import Index
+from vsockdump.tui.model.records import DEFAULT_CAP, Full, records_of
+
+DEFAULT_CONNECTIONS: Final = 1_000_000
+
+
+class Snapshot(NamedTuple):
+    """How far a capture has come.
+
+    `packets` are in the list, numbered from 1 to it; `left_out` more came when there was no
+    room for them (`trouble` says so).  `position` of `size` bytes of the file are read, 0 of 0
+    where nobody knows.  `counts` and `dropped` are those of capture.source; `copied` the bytes
+    of our copy.  `ended`: nothing follows.  `trouble` is a sentence, "" where all is well.
+    """
+
+    name: str
+    live: bool
+    packets: int = 0
+    left_out: int = 0
+    position: int = 0
+    size: int = 0
+    connections: int = 0
+    counts: Counts | None = None
+    dropped: int | None = None
+    copied: int = 0
+    ended: bool = False
+    trouble: str = ""
+
+    @property
+    def progress(self) -> float | None:
+        """What part of the file has been read; None where that is not known."""
+        return min(self.position / self.size, 1.0) if self.size else None
+
+
+class Tables(NamedTuple):
+    """A picture of the tracker's tables, taken at one moment: its own copy.
+
+    `connections` has CONNECTION_DTYPE and `flows` FLOW_DTYPE, (n, 2): what side 0 and what
+    side 1 sent; in order of the connections' numbers.  `last_ns` is the time as of which it is.
+    """
+
+    connections: Rows
+    flows: Rows
+    last_ns: int
+    forgotten: int
+
+
+class Taker(Protocol):
+    """Something that counts along, such as a statistic; its `add` runs in the capture's thread."""
+
+    def add(self, batch: Batch) -> None:
+        """Take a tracked batch; called for every one, in order."""
+
+
+class Capture:
+    """One source and all that is known of its packets.
+
+    `start` begins to read, `close` ends it.  The source is closed by whoever opened it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        max_connections: int = DEFAULT_CONNECTIONS,
+        max_copy: int = DEFAULT_CAP,
+        takers: tuple[Taker, ...] = (),
+        apps: DialogueOptions | None = None,
+    ) -> None:
+        self.source = source
+        self.grown = Condition()  # notified when packets have come or the end has
+        self.tracker = Tracker(max_connections)
+        self.collector = Collector(self.tracker)
+        self.index = Index()
+        self.records = records_of(source, max_copy)
+        self._takers = takers
+        self._apps = apps or DialogueOptions({})
+        self._lock = Lock()
+        self._counting = Lock()  # the kernel clears its counts when they are read
+        self._left_out = 0
+        self._full = self._error = ""
+        self._ended = False
+        self._thread = Thread(target=self._run, name="capture", daemon=True)
+
+    # --- the capture's thread ----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the capture end; what came until now stays."""
+        self.source.stop()
+
+    def close(self) -> None:
+        """End the capture; its source can then be closed."""
+        self.stop()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for batch in self.source.batches():
+                self._take(batch)
+        except CaptureError as error:
+            self._error = str(error)
+        finally:
+            with self._lock:
+                self.tracker.finish(self.source.now_ns())
+            self._ended = True
+            self._notify()
+
+    def _take(self, batch: Batch) -> None:
+        with self._lock:
+            self.tracker.set_taps([place.tap for place in self.source.interfaces])
+            self.tracker.track(batch)
+            self.collector.add(batch)
+            for taker in self._takers:
+                taker.add(batch)
+        self._keep(batch)
+        self._notify()
+
+    def _keep(self, batch: Batch) -> None:
+        """Into the list; from the first packet that does not fit on, none."""
+        if not self._full:
+            try:
+                self.index.add(batch, self.records.keep(batch))
+                return
+            except Full as error:
+                self._full = str(error)
+            except OSError as error:
+                self._full = f"nothing more can be written to disk ({error.strerror})"
+        self._left_out += len(batch)
+
+    def _notify(self) -> None:
+        with self.grown:
+            self.grown.notify_all()
+
+    # --- pictures ----------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """How far it has come."""
+        source = self.source
+        with self._counting:
+            counts, dropped = source.counts(), source.dropped
+        return Snapshot(
+            source.name,
+            source.live,
+            len(self.index),
+            self._left_out,
+            source.position,
+            source.size,
+            self.tracker.connections,
+            counts,
+            dropped,
+            self.records.copied,
+            self._ended,
+            self._trouble(),
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows."""
+        return self._ended
+
+    def _trouble(self) -> str:
+        if self._left_out:
+            return (
+                f"The last {self._left_out} packets are counted but not listed: {self._full}."
+                + (f"  {self._error}" if self._error else "")
+            )
+        return self._error
+
+    @contextmanager
+    def frozen(self) -> Iterator[Tracker]:
+        """The tracker while nothing is tracked, as of now: only to copy from it."""
+        with self._lock:
+            if self._ended:
+                yield self.tracker
+                return
+            with self.tracker.as_of(self.source.now_ns()):
+                yield self.tracker
+
+    def tables(self) -> Tables:
+        """The connections as they are now."""
+        with self.frozen() as tracker:
+            store = tracker.store
+            connections = store.connections[: store.used].copy()
+            flows = store.flows[: 2 * store.used].copy().reshape(-1, 2)
+            picture = Tables(connections, flows, tracker.last_ns, store.forgotten)
+        order = np.argsort(connections["number"])
+        return picture._replace(connections=connections[order], flows=flows[order])
+
+    def findings(self) -> list[Group]:
+        """What was found until now, by rule, the worst first."""
+        with self._counting:
+            dropped = self.source.dropped or 0
+        with self.frozen():
+            self.collector.dropped(dropped, self.source.packets + dropped)
+            return self.collector.groups()
+
+    def case(self, mark: Mark, conn: int) -> Case | None:
+        """The first case of a finding in a connection."""
+        return self.collector.case(mark, conn)
+
+    # --- packets -----------------------------------------------------------------------------
+
+    def dialogues(self) -> Dialogues:
+        """The application layer anew, for a pass that begins with the first packet."""
+        return Dialogues(self._apps, self.tracker.store.cap)
+
+    def again(self) -> Again:
+        """A reader of packets, for one thread."""
+        return Again(self.index, self.records, self.source)
+
+    def wait(self, done: int, going: Callable[[], bool]) -> bool:
+        """Until there are more packets than `done`; False where none follow or not `going`."""
+        with self.grown:
+            while len(self.index) <= done:
+                if self._ended or not going():
+                    return False
+                self.grown.wait()
+        return going()
+
+    def wake(self) -> None:
+        """Let those who wait look again whether they are to go on."""
+        self._notify()

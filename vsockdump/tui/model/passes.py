@@ -1,0 +1,229 @@
+"""Going over all packets a second time, in a thread of its own, and keeping up as they grow.
+
+A filter that is set later, a search, a statistic of what a filter chooses: each is a Pass.  It
+reads the packets from the file again in the chunks in which the tracker saw them, and can be
+cancelled between two.
+
+A filter's pass uses the evaluator of the command line.  Where it can only match in some
+connections, the others' packets are passed over by the index without being read.
+"""
+
+from collections.abc import Callable
+from threading import Thread
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsockdump.batch import Batch
+from vsockdump.capture.errors import CaptureError
+from vsockdump.filters.filter import Filter
+from vsockdump.filters.masks import within
+from vsockdump.filters.tree import And, Compare, Node, Ranges
+from vsockdump.tui.model.again import AT_ONCE, Again
+from vsockdump.tui.model.capture import Capture
+from vsockdump.tui.model.spool import Spool
+
+_CONN: Final = "vsock.conn"
+
+Numbers = NDArray[np.uint64]
+
+
+def numbers_of(first: int, count: int) -> Numbers:
+    """`count` packet numbers from `first` on."""
+    return np.arange(first, first + count, dtype=np.uint64)
+
+
+def connections_of(tree: Node) -> Ranges | None:
+    """The numbers of connections outside of which a lowered tree does not hold; None: any."""
+    match tree:
+        case And(terms):
+            return next(filter(None, map(connections_of, terms)), None)
+        case Compare(source, values, None) if source == _CONN:
+            return values
+    return None
+
+
+class Pass:
+    """Gives all packets of a capture to `take`, until cancelled; `done` is how far it has come.
+
+    `conns`: only those of these connections; `apps`: with what they say, see apps.dialogues.
+    `trouble` is what ended it early, "" if nothing.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        take: Callable[[Batch], None],
+        conns: Ranges | None = None,
+        apps: bool = False,
+    ) -> None:
+        self.done = 0
+        self.trouble = ""
+        self._capture = capture
+        self._take = take
+        self._conns = conns
+        self._dialogues = capture.dialogues() if apps else None
+        self._cancelled = False
+        self._thread = Thread(target=self._run, name="pass", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Let it end after the chunk that it is at."""
+        self._cancelled = True
+        self._capture.wake()
+
+    def join(self) -> None:
+        """Wait for the end."""
+        self._thread.join()
+
+    def _going(self) -> bool:
+        return not self._cancelled
+
+    def _run(self) -> None:
+        again = self._capture.again()
+        try:
+            while self._capture.wait(self.done, self._going):
+                count = min(len(self._capture.index) - self.done, AT_ONCE)
+                self._go_over(again, numbers_of(self.done + 1, count))
+                self.done += count
+        except CaptureError as error:
+            self.trouble = str(error)
+        except OSError as error:
+            self.trouble = f"Nothing more can be written to disk ({error.strerror})."
+
+    def _go_over(self, again: Again, numbers: Numbers) -> None:
+        if self._conns is not None:
+            conns = self._capture.index.rows(numbers)["tracked"]["conn"]
+            numbers = numbers[within(conns, self._conns)]
+        for batch in again.batches(numbers):
+            if self._dialogues is not None:
+                self._dialogues.add(batch)
+            self._take(batch)
+
+
+class Listing:
+    """The packets that are listed: all of a capture, in order.
+
+    A place in the list counts from 0.
+    """
+
+    trouble = ""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+
+    def __len__(self) -> int:
+        return len(self._capture.index)
+
+    @property
+    def done(self) -> int:
+        """How many packets of the capture were looked at."""
+        return len(self)
+
+    def numbers(self, first: int, count: int) -> Numbers:
+        """The packet numbers at `count` places from `first` on, fewer at the end."""
+        return numbers_of(first + 1, max(min(count, len(self) - first), 0))
+
+    def place(self, number: int) -> int:
+        """The place of the packet with that number or, where it is not listed, of the next."""
+        return max(min(number - 1, len(self)), 0)
+
+    def cancel(self) -> None:
+        """Nothing runs."""
+
+    def join(self) -> None:
+        """Nothing runs."""
+
+
+class Chosen(Listing):
+    """The packets that a filter chooses; they come while its pass runs."""
+
+    def __init__(self, capture: Capture, chosen: Filter) -> None:
+        super().__init__(capture)
+        self._filter = chosen
+        self._found = Spool(np.uint64)
+        conns = connections_of(chosen.lowered)
+        self._pass = Pass(capture, self._add, conns, chosen.needs_apps)
+        self._pass.start()
+
+    def _add(self, batch: Batch) -> None:
+        self._found.append(batch.rows["number"][self._filter.mask(batch)])
+
+    def __len__(self) -> int:
+        return self._found.count
+
+    @property
+    def done(self) -> int:
+        """How many packets of the capture were looked at."""
+        return self._pass.done
+
+    @property
+    def trouble(self) -> str:  # type: ignore[override]  # an attribute above, where it is constant
+        """What ended it early, "" if nothing."""
+        return self._pass.trouble
+
+    def numbers(self, first: int, count: int) -> Numbers:
+        """The packet numbers at `count` places from `first` on, fewer at the end."""
+        return self._found.read(first, count)
+
+    def place(self, number: int) -> int:
+        """The place of the packet with that number or, where it is not listed, of the next."""
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            if int(self._found.read(middle, 1)[0]) < number:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def cancel(self) -> None:
+        """End the pass."""
+        self._pass.cancel()
+
+    def join(self) -> None:
+        """Wait for the end of the pass."""
+        self._pass.join()
+
+
+def find(
+    capture: Capture,
+    listing: Listing,
+    wanted: Filter,
+    place: int,
+    forward: bool = True,
+    going: Callable[[], bool] = lambda: True,
+) -> int | None:
+    """The next place behind (or before) `place` whose packet matches; None where none does.
+
+    For a thread of the caller's: it looks until it has found, or is not `going`.  What
+    applications say takes a pass from the first packet on, so that it cannot be asked for.
+    """
+    assert not wanted.needs_apps
+    again = capture.again()
+    conns = connections_of(wanted.lowered)
+    count = 256  # what is near is found without reading much
+    while going():
+        first = place + 1 if forward else max(place - count, 0)
+        numbers = listing.numbers(first, count if forward else place - first)
+        if not len(numbers):
+            return None
+        found = _matching(capture, again, wanted, conns, numbers)
+        if len(found):
+            return listing.place(int(found[0] if forward else found[-1]))
+        place = first + len(numbers) - 1 if forward else first
+        count = min(2 * count, AT_ONCE)
+    return None
+
+
+def _matching(
+    capture: Capture, again: Again, wanted: Filter, conns: Ranges | None, numbers: Numbers
+) -> NDArray[Any]:
+    if conns is not None:
+        numbers = numbers[within(capture.index.rows(numbers)["tracked"]["conn"], conns)]
+    found = [batch.rows["number"][wanted.mask(batch)] for batch in again.batches(numbers)]
+    return np.concatenate(found) if found else numbers

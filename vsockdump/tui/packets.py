@@ -1,0 +1,422 @@
+"""The packet list, and beneath it the packet that the cursor is on.
+
+Rules for editors: the list is drawn line by line and decodes only the packets on the screen,
+in one go whenever other packets come into sight.  Textual's DataTable is not used because it
+holds a row for every packet.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, ClassVar, Final
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.worker import get_current_worker
+
+from vsockdump.capture.errors import CaptureError
+from vsockdump.filters.filter import Filter
+from vsockdump.tui.details import DetailsTree
+from vsockdump.tui.hex import HexView
+from vsockdump.tui.model.columns import COLOUR_RULES, COLUMNS, TIME_FORMATS, Line, colour_rule
+from vsockdump.tui.model.details import details, packet_bytes
+from vsockdump.tui.model.goto import GotoError, place_of
+from vsockdump.tui.model.passes import find
+from vsockdump.tui.pane import Command, FilterBy, Pane, Picked
+from vsockdump.tui.prompt import Prompt
+from vsockdump.tui.session import Session
+
+_FINDING: Final = "finding note or finding warn or finding error"
+_WIDEST: Final = 28  # characters of a column but the last
+_LAST: Final = 60
+_REST_S: Final = 0.03  # how long the cursor rests before details are made
+
+
+class PacketList(ScrollView, can_focus=True):
+    """The lines of the packets that are listed; the first line of the screen is the head.
+
+    `cursor` is a place in the listing; `following`: it stays at the end as packets come.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "packets--head",
+        "packets--cursor",
+        "packets--marked",
+        *(f"packets--{rule}" for rule in COLOUR_RULES),
+    }
+    DEFAULT_CSS = """
+    PacketList {
+        height: 1fr;
+        scrollbar-size: 0 1;
+    }
+    PacketList > .packets--head { text-style: bold; background: $panel; color: $foreground; }
+    PacketList > .packets--cursor { text-style: bold; background: $block-cursor-background;
+        color: $block-cursor-foreground; }
+    PacketList > .packets--marked { text-style: bold; color: $accent; }
+    PacketList > .packets--error { color: $text-error; text-style: bold; }
+    PacketList > .packets--warn { color: $text-warning; }
+    PacketList > .packets--rst { color: $text-error; }
+    PacketList > .packets--opening { color: $text-success; }
+    PacketList > .packets--closing { color: $text-warning; }
+    PacketList > .packets--credit { color: $text-secondary; }
+    PacketList > .packets--foreign { color: $text-muted; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False),
+        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False),
+        Binding("ctrl+u", "page(-0.5)", "Half a page up", show=False),
+        Binding("ctrl+d", "page(0.5)", "Half a page down", show=False),
+        Binding("home,g", "end(0)", "First packet", show=False),
+        Binding("end,G", "end(1)", "Last packet, and follow the end", show=False),
+        Binding("left,h", "shift(-8)", "Scroll left", show=False),
+        Binding("right,l", "shift(8)", "Scroll right", show=False),
+    ]
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.cursor = 0
+        self.following = session.snapshot.live
+        self._count = 0
+        self._sought = 0  # the packet to stand at once the listing has come so far
+        self._generation = 0  # of what the lines are made from
+        self._shown: tuple[int, int, int] | None = None  # first place, count, generation
+        self._lines: list[Line] = []
+        self.restyle()
+
+    # --- what is listed ----------------------------------------------------------------------
+
+    def restyle(self) -> None:
+        """Begin anew with the session's columns and notation."""
+        self._formatter = self.session.formatter()
+        self._columns = [COLUMNS[name] for name in self.session.columns]
+        self._widths = [max(column.width, len(column.title)) for column in self._columns]
+        self._generation += 1
+        self.refresh()
+
+    def relist(self, number: int) -> None:
+        """Another listing: stand at this packet or where it would be."""
+        self._generation += 1
+        self._sought = number
+        self._count = -1
+        self.grow()
+
+    def grow(self) -> None:
+        """Take notice of packets that have come; what has not changed is not drawn again."""
+        listing = self.session.listing
+        count = len(listing)
+        if self._sought and (listing.done >= self._sought or listing.place(self._sought) < count):
+            self._count, self.cursor, self._sought = count, listing.place(self._sought), 0
+            self.session.current = 0
+        elif count == self._count:
+            return
+        self._count = count
+        self.virtual_size = Size(sum(self._widths) + len(self._widths) + _LAST, count + 1)
+        self.refresh()
+        if self.following:
+            self.show(count - 1)
+        elif not self.session.current:
+            self.show(self.cursor)
+
+    # --- moving ------------------------------------------------------------------------------
+
+    def show(self, place: int) -> None:
+        """Set the cursor there, and let it be seen."""
+        if not self._count:
+            return
+        self.cursor = max(min(place, self._count - 1), 0)
+        rows = max(self.scrollable_content_region.height - 1, 1)
+        top = round(self.scroll_y)
+        if not top <= self.cursor < top + rows:
+            near = self.cursor - rows + 1 if self.cursor >= top + rows else self.cursor
+            far = abs(self.cursor - top) > 2 * rows and not self.following
+            self.scroll_to(y=self.cursor - rows // 2 if far else near, animate=False, force=True)
+        number = int(self.session.listing.numbers(self.cursor, 1)[0])
+        if number != self.session.current:
+            self.session.current = number
+            self.post_message(Picked(number))
+        self.refresh()
+
+    def action_move(self, by: int) -> None:
+        """Some lines up or down."""
+        self.following = False
+        self.show(self.cursor + by)
+
+    def action_page(self, by: float) -> None:
+        """Some screens up or down."""
+        self.action_move(round(by * max(self.size.height - 2, 1)))
+
+    def action_end(self, last: int) -> None:
+        """To the first packet, or to the last and on with the end as it moves."""
+        self.following = bool(last) and not self.session.snapshot.ended
+        self.show(self._count - 1 if last else 0)
+
+    def action_shift(self, by: int) -> None:
+        """Show columns further to the left or right."""
+        self.scroll_to(x=max(self.scroll_x + by, 0), animate=False, force=True)
+
+    def on_click(self, event: events.Click) -> None:
+        """The cursor goes to the line."""
+        if event.y > 0:
+            self.following = False
+            self.show(round(self.scroll_y) + event.y - 1)
+
+    def on_mouse_scroll_up(self) -> None:
+        """Who looks back does not want to be taken to the end."""
+        self.following = False
+
+    # --- drawing -----------------------------------------------------------------------------
+
+    def render_line(self, y: int) -> Strip:
+        """The head, or a packet."""
+        if y == 0:
+            self._decode()
+            return self._strip(self._head(), self._style("head"))
+        at = y - 1
+        if at >= len(self._lines):
+            return Strip.blank(self.size.width, self.rich_style)
+        line = self._lines[at]
+        return self._strip(self._text(line), self._line_style(line, round(self.scroll_y) + at))
+
+    def _decode(self) -> None:
+        """Have the lines that are on the screen."""
+        first = round(self.scroll_y)
+        count = max(min(self.size.height - 1, self._count - first), 0)
+        shown = first, count, self._generation
+        if shown == self._shown:
+            return
+        listing = self.session.listing
+        numbers = listing.numbers(first, count)
+        above = int(listing.numbers(first - 1, 1)[0]) if first else None
+        try:
+            self._lines = self._formatter.lines(numbers, above)
+        except CaptureError as error:
+            self._lines = []
+            self.app.notify(str(error), severity="error", markup=False)
+        self._shown = shown
+        self._widen()
+
+    def _widen(self) -> None:
+        """Columns grow with what they hold, and never shrink: the rest would jump about."""
+        for line in self._lines:
+            for index, cell in enumerate(line.cells[:-1]):
+                if len(cell) > self._widths[index]:
+                    self._widths[index] = min(len(cell), _WIDEST)
+
+    def _head(self) -> str:
+        return self._joined([column.title for column in self._columns])
+
+    def _text(self, line: Line) -> str:
+        return self._joined(list(line.cells))
+
+    def _joined(self, cells: list[str]) -> str:
+        parts = []
+        for column, width, cell in zip(self._columns[:-1], self._widths, cells, strict=False):
+            text = cell if len(cell) <= width else cell[: width - 1] + "…"
+            parts.append(text.rjust(width) if column.right else text.ljust(width))
+        return " ".join([*parts, cells[-1]])
+
+    def _style(self, part: str) -> Style:
+        return self.get_component_rich_style(f"packets--{part}")
+
+    def _line_style(self, line: Line, place: int) -> Style:
+        rule = colour_rule(line)
+        style = self.rich_style + self._style(rule) if rule else self.rich_style
+        if line.number in self.session.marked:
+            style += self._style("marked")
+        return style + self._style("cursor") if place == self.cursor else style
+
+    def _strip(self, text: str, style: Style) -> Strip:
+        left, width = round(self.scroll_x), self.scrollable_content_region.width
+        shown = f" {text}"[left : left + width + 1]
+        if len(shown) > width:
+            shown = shown[: width - 1] + "…"  # a number that is cut off is another number
+        return Strip([Segment(shown, style)], len(shown)).extend_cell_length(width, style)
+
+
+def _key(key: str, display: str, action: str, description: str, show: bool = False) -> Binding:
+    return Binding(key, action, description, show, display)
+
+
+class PacketsPane(Pane):
+    """The list, the tree of a packet and its bytes."""
+
+    title = "Packets"
+    DEFAULT_CSS = """
+    PacketsPane > Horizontal { height: 1fr; border-top: solid $panel; }
+    PacketsPane.-whole > Horizontal { display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "details", "Details"),
+        _key("right_square_bracket", "]", "next('finding', True)", "Next finding", True),
+        _key("left_square_bracket", "[", "next('finding', False)", "Finding before"),
+        _key("right_curly_bracket", "}", "next('conn', True)", "Next packet of the connection"),
+        _key("left_curly_bracket", "{", "next('conn', False)", "The one before in the connection"),
+        Binding("o", "go_to", "Go to"),
+        Binding("c", "connection", "Only this connection", show=False),
+        Binding("m", "mark", "Mark"),
+        Binding("t", "times", "Time format", show=False),
+        Binding("n", "names", "Addresses as names or numbers", show=False),
+        Binding("F", "follow", "Follow the end", show=False),
+        Binding("z", "whole", "List only, or list and packet", show=False),
+    ]
+
+    def compose(self) -> ComposeResult:
+        """The list above; the tree and the bytes beside each other below."""
+        self.list = PacketList(self.session)
+        self.fields = DetailsTree()
+        self.hex = HexView()
+        yield self.list
+        with Horizontal():
+            yield self.fields
+            yield self.hex
+
+    # --- what the program tells the pane -----------------------------------------------------
+
+    def draw(self) -> None:
+        """More packets."""
+        self.list.grow()
+
+    def relisted(self) -> None:
+        """Another filter."""
+        self.list.relist(self.session.current)
+
+    def chosen(self, number: int) -> None:
+        """Show the packet once the cursor rests."""
+        self.set_timer(_REST_S, lambda: self._look_at(number))
+
+    def _look_at(self, number: int) -> None:
+        if number != self.session.current:
+            return
+        try:
+            batch = self.session.again.packet(number)
+            self.fields.show(details(self.session.capture, batch))
+            self.hex.show(packet_bytes(batch))
+        except CaptureError as error:
+            self.app.notify(str(error), severity="error", markup=False)
+
+    def go_to(self, number: int) -> None:
+        """Show this packet, or the next that is listed."""
+        self.list.following = False
+        self.list.show(self.session.listing.place(number))
+
+    def commands(self) -> Iterator[Command]:
+        """Every time format by its name."""
+        for times, meaning in TIME_FORMATS.items():
+            run = partial(self._set_times, times)
+            yield Command(f"Time: {meaning}", "how the list shows times", run)
+
+    # --- keys --------------------------------------------------------------------------------
+
+    def action_details(self) -> None:
+        """Into the tree of the packet."""
+        self.remove_class("-whole")
+        self.fields.focus()
+
+    def action_whole(self) -> None:
+        """The list alone, or with the packet."""
+        self.toggle_class("-whole")
+        self.list.focus()
+
+    def action_follow(self) -> None:
+        """Go along with the end, or stay."""
+        self.list.following = not self.list.following
+        self.list.grow()
+
+    def action_mark(self) -> None:
+        """Mark the packet, or take the mark away."""
+        if self.session.current:
+            self.session.mark(self.session.current)
+            self.list.refresh()
+
+    def action_names(self) -> None:
+        """Change how addresses are written."""
+        self.session.numeric = not self.session.numeric
+        self.list.restyle()
+
+    def action_times(self) -> None:
+        """The next time format."""
+        formats = list(TIME_FORMATS)
+        self._set_times(formats[(formats.index(self.session.times) + 1) % len(formats)])
+
+    def _set_times(self, times: int) -> None:
+        self.session.times = times
+        self.list.restyle()
+        self.app.notify(f"Time: {TIME_FORMATS[times]}", timeout=2)
+
+    def action_connection(self) -> None:
+        """List only the packet's connection."""
+        conn = self._conn()
+        if conn:
+            self.post_message(FilterBy(f"conn {conn}"))
+
+    def _conn(self) -> int:
+        if not self.session.current:
+            return 0
+        batch = self.session.again.packet(self.session.current)
+        assert batch.tracked is not None
+        return int(batch.tracked["conn"][0])
+
+    def action_go_to(self) -> None:
+        """Ask where to go."""
+        self.app.push_screen(Prompt("Packet number, +SECONDS or HH:MM:SS"), self._go_to_text)
+
+    def _go_to_text(self, text: str | None) -> None:
+        if not text:
+            return
+        try:
+            place = place_of(text, self.session.listing, self.session.again)
+        except GotoError as error:
+            self.app.notify(str(error), severity="warning", markup=False)
+        else:
+            self.list.following = False
+            self.list.show(place)
+
+    def action_next(self, what: str, forward: bool) -> None:
+        """The next packet with a finding, or of the same connection."""
+        text = _FINDING if what == "finding" else f"conn {self._conn()}"
+        self._search(Filter.of(text), forward)
+
+    @work(thread=True, exclusive=True, group="search")
+    def _search(self, wanted: Filter, forward: bool) -> None:
+        worker = get_current_worker()
+        listing = self.session.listing
+        place = find(
+            self.session.capture,
+            listing,
+            wanted,
+            self.list.cursor,
+            forward,
+            lambda: not worker.is_cancelled,
+        )
+        if not worker.is_cancelled:
+            self.app.call_from_thread(self._found, listing, place)
+
+    def _found(self, listing: Any, place: int | None) -> None:
+        if listing is not self.session.listing:
+            return
+        if place is None:
+            self.app.notify("No such packet further on.", severity="warning", timeout=2)
+            return
+        self.list.following = False
+        self.list.show(place)
+
+    # --- the tree and the bytes, linked both ways --------------------------------------------
+
+    def on_details_tree_field(self, message: DetailsTree.Field) -> None:
+        """Show where the field stands."""
+        self.hex.highlight(message.node.start, message.node.size)
+
+    def on_hex_view_byte(self, message: HexView.Byte) -> None:
+        """Show which field the byte is of."""
+        node = self.fields.select_byte(message.at)
+        if node is not None:
+            self.hex.highlight(node.start, node.size, move=False)

@@ -1,0 +1,77 @@
+"""What a pane is: a widget of its own file that draws the session.
+
+To add one: a subclass of Pane in tui/NAME.py, and a line in tui/panes.py.  Its BINDINGS are its
+keys: those with show=True stand in the footer while the focus is in the pane, all of them in
+the help (`?`), and `commands` adds to the palette.  A pane talks to the rest by messages: GoTo
+and FilterBy below.  It is told by `draw` that there is a new snapshot (only while it is seen,
+some five times a second), by `relisted` that the filter changed, and by `chosen` that another
+packet became the current one.
+
+Rules for editors: `draw` must be quick: copy from the model what fits on the screen, and do
+what takes longer in a thread (Textual's workers, model/passes.py).  Text that came from a
+capture is never markup: Text, Segment or markup=False.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar, NamedTuple
+
+from textual.containers import Vertical
+from textual.message import Message
+
+from vsockdump.tui.session import Session
+
+
+class GoTo(Message):
+    """Show this packet in the packet list."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class FilterBy(Message):
+    """List what this filter chooses; with `narrow` only what the present filter chooses too."""
+
+    def __init__(self, text: str, narrow: bool = False) -> None:
+        super().__init__()
+        self.text = text
+        self.narrow = narrow
+
+
+class Picked(Message):
+    """The packet of this number is now the current one."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Command(NamedTuple):
+    """An entry of the command palette."""
+
+    title: str
+    meaning: str
+    run: Callable[[], None]
+
+
+class Pane(Vertical):
+    """One page of the program; `name` is its id, `title` stands in the tabs."""
+
+    title: ClassVar[str]
+
+    def __init__(self, session: Session, name: str) -> None:
+        super().__init__(id=name)
+        self.session = session
+
+    def draw(self) -> None:
+        """Show the session's snapshot."""
+
+    def relisted(self) -> None:
+        """The filter has changed: session.listing is another one."""
+
+    def chosen(self, number: int) -> None:
+        """Another packet has become the current one."""
+
+    def commands(self) -> Iterator[Command]:
+        """What the command palette offers for the pane."""
+        return iter(())

@@ -1,0 +1,13 @@
+"""The panes, in the order of their number keys.
+
+Rules for editors: a pane is a class in a file of its own (see pane.py), and one line here.
+"""
+
+from typing import Final
+
+from vsockdump.tui.packets import PacketsPane
+from vsockdump.tui.pane import Pane
+
+PANES: Final[dict[str, type[Pane]]] = {
+    "packets": PacketsPane,
+}

@@ -1,0 +1,79 @@
+"""Starting the terminal program on a source, and ending it with the terminal as it was.
+
+Rules for editors: Textual is imported here and not before; what cannot be told on the screen is
+said before it is taken.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Final
+
+from vsockdump.capture.source import Source
+from vsockdump.config import Config, TuiOptions
+from vsockdump.tui.errors import ScreenError
+from vsockdump.tui.model.capture import Capture
+from vsockdump.tui.session import Session
+
+if TYPE_CHECKING:
+    from vsockdump.tui.app import VsockApp
+
+SMALLEST: Final = (40, 12)  # columns and rows
+_KEYBOARD: Final = "/dev/tty"
+_STDIN: Final = 0
+_SWITCH_S: Final = 0.0005  # the screen's thread waits so long for the capture's, not Python's 5 ms
+
+
+def require_terminal() -> None:
+    """ScreenError where the terminal cannot show the program."""
+    if not sys.stderr.isatty():
+        raise ScreenError("--tui draws on a terminal, and stderr is none; run it in one.")
+    if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        raise ScreenError("--tui needs a terminal that can move its cursor; set TERM to its kind.")
+    columns, rows = os.get_terminal_size(sys.stderr.fileno())
+    if columns and (columns < SMALLEST[0] or rows < SMALLEST[1]):
+        raise ScreenError(
+            f"--tui needs {SMALLEST[0]} columns and {SMALLEST[1]} rows, and this terminal has"
+            f" {columns} and {rows}; make it larger."
+        )
+
+
+def take_keyboard() -> None:
+    """Let keys come from the terminal where the capture comes over stdin, which is open already."""
+    if os.isatty(_STDIN):
+        return
+    try:
+        fd = os.open(_KEYBOARD, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise ScreenError(
+            f"--tui has no keyboard: {_KEYBOARD} cannot be opened ({reason})."
+        ) from None
+    os.dup2(fd, _STDIN)
+    os.close(fd)
+
+
+def show(config: Config, source: Source, greeting: str) -> None:
+    """Show the source until the user quits."""
+    from vsockdump.tui.app import VsockApp
+
+    sys.setswitchinterval(_SWITCH_S)
+    for name in ("COLUMNS", "LINES"):  # exported by some, and no longer true after a resize
+        os.environ.pop(name, None)
+    options = config.tui or TuiOptions()
+    capture = Capture(source, config.max_connections, options.max_copy, apps=config.apps)
+    capture.start()
+    session = Session(capture, config.text.numeric)
+    try:
+        app = VsockApp(session, config.filter, greeting)
+        asyncio.run(_run(app))
+    finally:
+        session.close()
+
+
+async def _run(app: "VsockApp") -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, app.exit)
+    await app.run_async()

@@ -1,0 +1,57 @@
+"""What all panes share: the capture, what of it is listed, and what the user chose.
+
+Rules for editors: panes read it and change it through its methods; it knows no widgets.
+"""
+
+from vsockdump.filters.filter import Filter
+from vsockdump.tui.model.again import Again
+from vsockdump.tui.model.capture import Capture, Snapshot
+from vsockdump.tui.model.columns import DEFAULT_COLUMNS, Formatter
+from vsockdump.tui.model.passes import Chosen, Listing
+
+
+class Session:
+    """One capture as it is looked at.
+
+    `snapshot` is what is shown; while `paused` it stays what it was.  `current` is the number
+    of the packet that the cursor is on, 0 for none; `marked` are the numbers the user marked.
+    `again` reads packets for the screen's own thread.
+    """
+
+    def __init__(self, capture: Capture, numeric: bool = False) -> None:
+        self.capture = capture
+        self.again: Again = capture.again()
+        self.snapshot: Snapshot = capture.snapshot()
+        self.paused = False
+        self.filter: Filter | None = None
+        self.listing = Listing(capture)
+        self.current = 0
+        self.marked: set[int] = set()
+        self.columns = DEFAULT_COLUMNS
+        self.times = 5
+        self.numeric = numeric
+
+    def formatter(self) -> Formatter:
+        """Makes the lines of packets in the columns and notation chosen."""
+        return Formatter(self.again, self.columns, self.times, self.numeric)
+
+    def choose(self, wanted: Filter | None) -> None:
+        """List only what a filter chooses; None: all."""
+        self.listing.cancel()
+        self.filter = wanted
+        self.listing = Listing(self.capture) if wanted is None else Chosen(self.capture, wanted)
+
+    def refresh(self) -> None:
+        """Take a new snapshot, unless paused."""
+        if not self.paused:
+            self.snapshot = self.capture.snapshot()
+
+    def mark(self, number: int) -> None:
+        """Mark a packet, or take its mark away."""
+        self.marked ^= {number}
+
+    def close(self) -> None:
+        """End the capture, and what runs over it."""
+        self.listing.cancel()
+        self.listing.join()
+        self.capture.close()
