@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "vsockdump"
 # From low to high; a module imports only from its own rank and below.
 RANKS = (
     ("wire",),
-    ("address", "amounts", "batch"),
+    ("address", "amounts", "errors", "batch"),
     ("columns", "capture", "track", "layers"),
     ("findings", "apps"),
     ("fields",),

@@ -105,15 +105,9 @@ def _discard_output() -> None:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    from vsockdump.apps.registry import DecodeError
     from vsockdump.capture.errors import CaptureError
-    from vsockdump.fields import FieldError
-    from vsockdump.filters.errors import FilterError
+    from vsockdump.errors import UsageError
     from vsockdump.output.errors import OutputError
-    from vsockdump.output.follow import FollowError
-    from vsockdump.output.rotation import RotationError
-    from vsockdump.output.secrets import SecretsError
-    from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
     from vsockdump.tui.errors import ScreenError
 
@@ -126,15 +120,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         complain(str(error))
         _discard_output()
         return EXIT_INPUT
-    except (
-        DecodeError,
-        FieldError,
-        FilterError,
-        FollowError,
-        RotationError,
-        SecretsError,
-        StatisticError,
-    ) as error:
+    except UsageError as error:
         complain(str(error))
         return EXIT_USAGE
 
@@ -567,8 +553,6 @@ def _live(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Li
 def _rotation(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace
 ) -> "Savefiles | RingBuffer | None":
-    from vsockdump.output.rotation import Savefiles, ring_buffer
-
     savefiles = arguments.megabytes or arguments.rotate_s
     if arguments.files and not savefiles:
         parser.error("-W goes with -C or -G")
@@ -578,6 +562,8 @@ def _rotation(
         parser.error("-b is dumpcap's way and -C, -G and -W are tcpdump's; use one of them")
     if arguments.write in (None, "-"):
         parser.error("-C, -G and -b need -w FILE to name the files after")
+    from vsockdump.output.rotation import Savefiles, ring_buffer
+
     if arguments.ring_buffer:
         return ring_buffer(arguments.ring_buffer)
     return Savefiles(arguments.megabytes or 0, arguments.rotate_s or 0, arguments.files or 0)
@@ -590,10 +576,11 @@ def _statistics(
 
     Where there are several files, a -z that names no statistic is a command.
     """
-    from vsockdump.output.statistics import STATISTICS
+    wishes, commands = arguments.statistics or (), []
+    if wishes and rotates:
+        from vsockdump.output.statistics import STATISTICS
 
-    wishes = arguments.statistics or ()
-    commands = [wish for wish in wishes if rotates and wish.partition(",")[0] not in STATISTICS]
+        commands = [wish for wish in wishes if wish.partition(",")[0] not in STATISTICS]
     statistics = tuple(wish for wish in wishes if wish not in commands)
     if arguments.postrotate:
         commands.append(arguments.postrotate)
@@ -681,7 +668,13 @@ def _apps(
         if len(wishes) > 1 or arguments.proto:
             parser.error("--decode none decodes nothing and cannot be with --decode or --proto")
         return None
-    return DialogueOptions(decode_map(wishes), Setting(tuple(arguments.proto or ())))
+    ports = decode_map(wishes)
+    descriptors = tuple(arguments.proto or ())
+    if descriptors:
+        from vsockdump.apps.protobuf import schema
+
+        schema(descriptors)  # complains of a file that cannot be used, before anything is read
+    return DialogueOptions(ports, Setting(descriptors))
 
 
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from vsockdump.apps.dialogues import DialogueOptions
-from vsockdump.output.follow import FollowOptions
-from vsockdump.output.rotation import RingBuffer, Savefiles
 from vsockdump.output.text import TextOptions
 
 if TYPE_CHECKING:
+    from vsockdump.apps.dialogues import DialogueOptions
     from vsockdump.output.extract import ExtractOptions
+    from vsockdump.output.follow import FollowOptions
+    from vsockdump.output.rotation import RingBuffer, Savefiles
 
 
 class LiveOptions(NamedTuple):
@@ -59,15 +59,15 @@ class Config(NamedTuple):
     text: TextOptions = TextOptions()
     data: bool = False
     line_buffered: bool = False
-    rotation: Savefiles | RingBuffer | None = None
+    rotation: "Savefiles | RingBuffer | None" = None
     postrotate: str | None = None
     annotate: bool = False
     key_log: str | None = None
     fail_on: str | None = None
-    follow: FollowOptions | None = None
+    follow: "FollowOptions | None" = None
     extract: "ExtractOptions | None" = None
     export: str = ""
-    apps: DialogueOptions | None = None
+    apps: "DialogueOptions | None" = None
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()

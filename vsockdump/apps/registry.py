@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from vsockdump.apps.protocol import CERTAIN, OPENING, POSSIBLE, Opening, Prior, Protocol
+from vsockdump.errors import UsageError
 
 _MODULES: Final[tuple[str, ...]] = (  # of vsockdump.apps, by how often they are met
+    "ttrpc",
+    "http2",
     "ethernet",  # before HTTP, as one that begins with a request of it is surer to be a tunnel
     "http",
     "websocket",
@@ -39,7 +41,7 @@ NEEDED: Final = POSSIBLE + PRIOR  # the bytes must be likely, or be possible at 
 RAW: Final = "raw"
 
 
-class DecodeError(ValueError):
+class DecodeError(UsageError):
     """A --decode or --proto that cannot be; one sentence."""
 
 
@@ -70,6 +72,8 @@ def protocols() -> tuple[Protocol, ...]:
 
 def _of_others() -> Iterator[Protocol]:
     """Those that other packages name as entry points."""
+    from importlib.metadata import entry_points  # slow: only where there is data to recognise
+
     for point in sorted(entry_points(group=_GROUP), key=lambda point: point.name):
         try:
             loaded = point.load()

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from vsockdump.batch import Batch
 from vsockdump.capture.pcapng import DECRYPTION_SECRETS
+from vsockdump.errors import UsageError
 
 TLS_KEY_LOG: Final = 0x544C534B
 MOST: Final = 16 << 20  # bytes of secrets
@@ -31,7 +32,7 @@ _SECRET: Final = re.compile(
 )
 
 
-class SecretsError(ValueError):
+class SecretsError(UsageError):
     """A key log that cannot be used: one sentence."""
 
 
