@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from running import run
 
+from vsockdump.apps.registry import codes
 from vsockdump.fields import FIELDS
 from vsockdump.findings.registry import RULES
 from vsockdump.verify.deviations import DEVIATIONS
@@ -56,6 +57,12 @@ def test_findings_are_all_in_the_readme() -> None:
 def test_deviations_are_all_in_the_readme() -> None:
     """The table of deviations is the one that `--verify` and the tests use."""
     assert deviations_table() in README
+
+
+def test_protocols_are_all_in_the_readme() -> None:
+    """The table of application protocols has a row for each of the registry."""
+    names = {row.split("`")[1] for row in README.splitlines() if row.startswith("| `")}
+    assert set(codes()) <= names
 
 
 def test_there_are_examples() -> None:
