@@ -876,7 +876,7 @@ local fields = {
   },
 }
 
-local ports = {}
+local ports = { [22] = "ssh", [4433] = "tls", [8443] = "tls" }
 
 local protocols = {
   http = "http",
@@ -1149,9 +1149,10 @@ do
 
   local function judge_addresses(p)
     local src_hi, src, dst_hi, dst = p.src_cid_hi, p.src_cid_lo, p.dst_cid_hi, p.dst_cid_lo
-    local all = TWO32 - 1
+    local all = TWO32 - 1 -- ANY, and twice that is the 64-bit -1
     if
-      (src == all and (src_hi == all or src_hi == 0)) or (dst == all and (dst_hi == all or dst_hi == 0))
+      (src == all and (src_hi == all or src_hi == 0))
+      or (dst == all and (dst_hi == all or dst_hi == 0))
     then
       mark(MARK.RESERVED_CID)
     elseif
@@ -2074,7 +2075,8 @@ do
       elseif wire_type == 2 then
         local length, start = varint(data, next_at)
         if length and start + length - 1 <= #data then
-          value, size, next_at, at = sub(data, start, start + length - 1), length, start, start + length
+          value, size = sub(data, start, start + length - 1), length
+          next_at, at = start, start + length
         end
       elseif wire_type == 1 or wire_type == 5 then
         size = wire_type == 1 and 8 or 4
@@ -2267,8 +2269,10 @@ do
     f.status = ProtoField.string("ttrpc.status", "Status")
     f.message = ProtoField.string("ttrpc.status.message", "Status message")
     f.payload = ProtoField.bytes("ttrpc.payload", "Payload")
-    f.response_in = ProtoField.framenum("ttrpc.response_in", "Response in", base.NONE, frametype.RESPONSE)
-    f.request_in = ProtoField.framenum("ttrpc.request_in", "Request in", base.NONE, frametype.REQUEST)
+    f.response_in =
+      ProtoField.framenum("ttrpc.response_in", "Response in", base.NONE, frametype.RESPONSE)
+    f.request_in =
+      ProtoField.framenum("ttrpc.request_in", "Request in", base.NONE, frametype.REQUEST)
     f.time = ProtoField.relative_time("ttrpc.time", "Time since the request")
     f.malformed = ProtoField.string("ttrpc.malformed", "Not a ttRPC frame")
     local all = {}
@@ -2607,7 +2611,8 @@ do
     local before, vain = kept(s), s.vain or 0
     drop(s)
     local whole = before and before .. data or data
-    if of.dissector_name == "http2" and #whole < #PREFACE and find(PREFACE, whole, 1, true) == 1 then
+    local begun = #whole < #PREFACE and find(PREFACE, whole, 1, true) == 1
+    if begun and of.dissector_name == "http2" then
       keep(s, whole) -- its dissector takes a part of the preface for a frame
       return of.waiting
     end
@@ -2762,7 +2767,7 @@ local vsock = {}
 
 do
   local format, floor, concat = string.format, math.floor, table.concat
-  local OP, TYPE, STATE = wire.op, wire.type, states.state
+  local OP, TYPE = wire.op, wire.type
   local RW, RST, REQUEST, CREDIT_UPDATE = OP.RW, OP.RST, OP.REQUEST, OP.CREDIT_UPDATE
   local HEADERS = wire.headers_size
 
@@ -3300,10 +3305,11 @@ do
       show_findings(tree or root:add(proto, tvb:range(0, 0)), v)
     end
     local handed
-    if first then
-      handed = r.c and r.c.app ~= false and streams.first(p, r, tvb, p.payload_at + v.skip, pinfo, root)
-    else
-      handed = streams.again(v, tvb, p.payload_at + v.skip, pinfo, root)
+    local at = p.payload_at + v.skip
+    if not first then
+      handed = streams.again(v, tvb, at, pinfo, root)
+    elseif r.c and r.c.app ~= false then
+      handed = streams.first(p, r, tvb, at, pinfo, root)
     end
     if handed then
       if tree then
@@ -3405,7 +3411,8 @@ do
       end
       size = size + data:len()
       if side ~= last then
-        lines[#lines + 1] = format("\n--- %s, from packet %.0f ---\n", SIDES[side] or "?", pinfo.number)
+        local from = SIDES[side] or "?"
+        lines[#lines + 1] = format("\n--- %s, from packet %.0f ---\n", from, pinfo.number)
         last = side
       end
       lines[#lines + 1] = printable(data:raw())
@@ -3469,7 +3476,8 @@ do
           format("%-5s %-32s packet %.0f: %s\n", severity, found.name, found.packet, found.said)
       end
     end
-    TextWindow.new("vsock findings"):set(#lines > 0 and table.concat(lines) or "Nothing was found.\n")
+    local found = #lines > 0 and table.concat(lines) or "Nothing was found.\n"
+    TextWindow.new("vsock findings"):set(found)
   end
 
   local function number_of(text)

@@ -8,7 +8,7 @@ local vsock = {}
 
 do
   local format, floor, concat = string.format, math.floor, table.concat
-  local OP, TYPE, STATE = wire.op, wire.type, states.state
+  local OP, TYPE = wire.op, wire.type
   local RW, RST, REQUEST, CREDIT_UPDATE = OP.RW, OP.RST, OP.REQUEST, OP.CREDIT_UPDATE
   local HEADERS = wire.headers_size
 
@@ -546,10 +546,11 @@ do
       show_findings(tree or root:add(proto, tvb:range(0, 0)), v)
     end
     local handed
-    if first then
-      handed = r.c and r.c.app ~= false and streams.first(p, r, tvb, p.payload_at + v.skip, pinfo, root)
-    else
-      handed = streams.again(v, tvb, p.payload_at + v.skip, pinfo, root)
+    local at = p.payload_at + v.skip
+    if not first then
+      handed = streams.again(v, tvb, at, pinfo, root)
+    elseif r.c and r.c.app ~= false then
+      handed = streams.first(p, r, tvb, at, pinfo, root)
     end
     if handed then
       if tree then

@@ -300,7 +300,8 @@ do
     local before, vain = kept(s), s.vain or 0
     drop(s)
     local whole = before and before .. data or data
-    if of.dissector_name == "http2" and #whole < #PREFACE and find(PREFACE, whole, 1, true) == 1 then
+    local begun = #whole < #PREFACE and find(PREFACE, whole, 1, true) == 1
+    if begun and of.dissector_name == "http2" then
       keep(s, whole) -- its dissector takes a part of the preface for a frame
       return of.waiting
     end

@@ -255,9 +255,10 @@ do
 
   local function judge_addresses(p)
     local src_hi, src, dst_hi, dst = p.src_cid_hi, p.src_cid_lo, p.dst_cid_hi, p.dst_cid_lo
-    local all = TWO32 - 1
+    local all = TWO32 - 1 -- ANY, and twice that is the 64-bit -1
     if
-      (src == all and (src_hi == all or src_hi == 0)) or (dst == all and (dst_hi == all or dst_hi == 0))
+      (src == all and (src_hi == all or src_hi == 0))
+      or (dst == all and (dst_hi == all or dst_hi == 0))
     then
       mark(MARK.RESERVED_CID)
     elseif

@@ -67,7 +67,8 @@ do
       elseif wire_type == 2 then
         local length, start = varint(data, next_at)
         if length and start + length - 1 <= #data then
-          value, size, next_at, at = sub(data, start, start + length - 1), length, start, start + length
+          value, size = sub(data, start, start + length - 1), length
+          next_at, at = start, start + length
         end
       elseif wire_type == 1 or wire_type == 5 then
         size = wire_type == 1 and 8 or 4
@@ -260,8 +261,10 @@ do
     f.status = ProtoField.string("ttrpc.status", "Status")
     f.message = ProtoField.string("ttrpc.status.message", "Status message")
     f.payload = ProtoField.bytes("ttrpc.payload", "Payload")
-    f.response_in = ProtoField.framenum("ttrpc.response_in", "Response in", base.NONE, frametype.RESPONSE)
-    f.request_in = ProtoField.framenum("ttrpc.request_in", "Request in", base.NONE, frametype.REQUEST)
+    f.response_in =
+      ProtoField.framenum("ttrpc.response_in", "Response in", base.NONE, frametype.RESPONSE)
+    f.request_in =
+      ProtoField.framenum("ttrpc.request_in", "Request in", base.NONE, frametype.REQUEST)
     f.time = ProtoField.relative_time("ttrpc.time", "Time since the request")
     f.malformed = ProtoField.string("ttrpc.malformed", "Not a ttRPC frame")
     local all = {}

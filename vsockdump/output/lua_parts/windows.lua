@@ -50,7 +50,8 @@ do
       end
       size = size + data:len()
       if side ~= last then
-        lines[#lines + 1] = format("\n--- %s, from packet %.0f ---\n", SIDES[side] or "?", pinfo.number)
+        local from = SIDES[side] or "?"
+        lines[#lines + 1] = format("\n--- %s, from packet %.0f ---\n", from, pinfo.number)
         last = side
       end
       lines[#lines + 1] = printable(data:raw())
@@ -114,7 +115,8 @@ do
           format("%-5s %-32s packet %.0f: %s\n", severity, found.name, found.packet, found.said)
       end
     end
-    TextWindow.new("vsock findings"):set(#lines > 0 and table.concat(lines) or "Nothing was found.\n")
+    local found = #lines > 0 and table.concat(lines) or "Nothing was found.\n"
+    TextWindow.new("vsock findings"):set(found)
   end
 
   local function number_of(text)
