@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say([version()])
     if arguments.list_fields:
         return _list_fields()
+    if arguments.lua:
+        return _lua_script()
     if arguments.filter_help:
         return _filter_help()
     if arguments.print_program:
@@ -163,6 +165,12 @@ def _list_fields() -> int:
     from vsockdump.fields import list_fields
 
     return _say(list_fields())
+
+
+def _lua_script() -> int:
+    from vsockdump.output.lua import script
+
+    return _say(script().splitlines())
 
 
 def _look_at_machine(doctor: bool) -> int:
@@ -409,6 +417,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-e", dest="fields", metavar="FIELD", action="append", help="a field of -T fields")
     add("-E", dest="settings", metavar="header=y|n", action="append", help="field names on top")
     add("--list-fields", action="store_true", help="list all fields and what they mean")
+    add("--lua", action="store_true", help="print the script that shows all this in Wireshark")
     add(
         "-z",
         dest="statistics",
@@ -478,7 +487,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--verify",
         action="store_true",
-        help="compare every header field of -r FILE with what Wireshark's engine says",
+        help="compare header fields and messages of -r FILE with what Wireshark's engine says",
     )
     add(
         "--install-wireshark",

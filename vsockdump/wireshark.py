@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 from vsockdump import __version__
 from vsockdump.capture import privileges
 from vsockdump.extcap.script import script
+from vsockdump.output import lua
 
 _OLDEST: Final = (4, 0)
 _LIMIT_S: Final = 60
@@ -56,6 +57,7 @@ PARTS: Final = (
         "#",
         0o755,
     ),
+    Part(lambda folders: folders.lua, "vsockdump.lua", lua.script, "--", 0o644),
 )
 
 

@@ -94,5 +94,5 @@ PROTOCOL = Protocol("shouting", "Shouting", Shouting, lambda opening: CERTAIN * 
     assert done.stderr.splitlines() == [
         "vsockdump: the protocol absent cannot be loaded: ModuleNotFoundError: No module named"
         " 'absent'.",
-        "vsockdump: the protocol wrong is left out: it is no Protocol of vsockdump.apps.protocol.",
+        "vsockdump: the protocol wrong is left out: it is no vsockdump.apps.protocol.Protocol.",
     ]

@@ -86,7 +86,7 @@ def _of_others() -> Iterator[Protocol]:
             yield loaded
         else:
             TROUBLE.append(
-                f"the protocol {point.name} is left out: it is no Protocol of vsockdump.apps.protocol."
+                f"the protocol {point.name} is left out: it is no vsockdump.apps.protocol.Protocol."
             )
 
 
