@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
+from importlib import import_module
 from itertools import islice
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -220,8 +222,25 @@ def _read(path: str, user: str | None, held: ExitStack) -> _Start:
     if user is not None:
         from vsockdump.capture import privileges
 
+        _import_all()
         privileges.drop(privileges.user_named(user))
     return _Start(source, user)
+
+
+def _import_all() -> None:
+    """Import what is otherwise imported when it is needed.
+
+    Whom the run becomes need not have access to where Python's packages are.
+    """
+    from vsockdump import apps, export, output
+    from vsockdump.apps.registry import LIBRARIES, protocols
+
+    for package in (output, export, apps):
+        for module in iter_modules(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
+    for library in LIBRARIES:
+        import_module(library)
+    protocols()
 
 
 def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
@@ -246,6 +265,8 @@ def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
     }
     settings = Settings(**chosen, program=wanted.program)
     source = held.enter_context(closing(PacketSocket(name, settings)))
+    if user is not None:
+        _import_all()
     privileges.drop(user)
     who = user.name if user else None
     whose = f", as user {who}" if who else ""
