@@ -137,7 +137,7 @@ def hear_file(
             codes += batch.apps.tolist()
     finally:
         reader.close()
-    dialogues.finish()
+    said += dialogues.finish()
     row = dialogues.of(conn)
     calls += dialogues.open_calls()
     return Heard(said, name_of(int(row["code"])), int(row["evidence"]), calls, codes)

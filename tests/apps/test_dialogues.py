@@ -9,7 +9,16 @@ from talking import ACCEPTOR, END, INITIATOR, Cut, Turn, hear, heard, split, tal
 from vsockdump.apps import dialogues, registry
 from vsockdump.apps.byte_stream import ByteStream, Ended, ProtocolError, Steps
 from vsockdump.apps.message import Call, Kind, Message
-from vsockdump.apps.protocol import CERTAIN, Context, Opening, Parser, Prior, Protocol, Score
+from vsockdump.apps.protocol import (
+    CERTAIN,
+    LIKELY,
+    Context,
+    Opening,
+    Parser,
+    Prior,
+    Protocol,
+    Score,
+)
 from vsockdump.wire import SocketType
 
 # A protocol of the tests: `?SIZE:BODY` asks, `!SIZE:BODY` answers, in order.
@@ -53,6 +62,10 @@ class Breaking(Parser):
 
 def everything(_opening: Opening) -> Score:
     return CERTAIN
+
+
+def two_messages(opening: Opening) -> Score:
+    return CERTAIN if opening.data[0].count(b":") + opening.data[1].count(b":") > 1 else None
 
 
 def failing(_opening: Opening) -> Score:
@@ -109,6 +122,40 @@ def test_messages_calls_and_what_is_unanswered() -> None:
 @pytest.mark.parametrize("rows", [1, 4096])
 def test_any_segments_and_batches_give_the_same(size: int, rows: int) -> None:
     assert heard(split(TALK, size), rows=rows).messages == heard(TALK).messages
+
+
+@pytest.mark.parametrize(("rows", "packet"), [(4096, 3), (1, 4)])
+def test_what_waited_for_its_protocol_has_its_own_packet_and_time(rows: int, packet: int) -> None:
+    """Unless that packet's batch has gone: then the packet that told the protocol has it."""
+    turns: list[Turn] = [(0, b"?1:a?"), (0, b"1:b")]
+    with protocols(ECHO._replace(recognise=two_messages)):
+        result = heard(turns, rows=rows)
+    assert [(one.packet, one.time_ns) for one in result.said] == [
+        (packet, 2_000_000),
+        (4, 3_000_000),
+    ]
+
+
+@pytest.mark.parametrize("most", [CERTAIN, LIKELY])
+def test_nobody_waits_for_whom_they_are_surer_than(most: int) -> None:
+    """And whoever waits in vain waits to the end, which then says it all."""
+    sure = Protocol("sure", "", Echo, lambda _opening: LIKELY)
+    slow = Protocol("slow", "", Echo, lambda _opening: None, most=most)
+    with protocols(slow, sure):
+        result = heard([(0, b"?1:a"), (0, b"?1:b")])
+    assert [one.packet for one in result.said] == [3, 4]
+    assert result.codes[2] == (0 if most == CERTAIN else 2)
+
+
+def test_a_parser_that_is_over_gets_nothing_more() -> None:
+    class Once(Echo):
+        def messages(self, stream: ByteStream) -> Steps:
+            yield from stream.exact(1)
+            self.over = True
+            yield Message("once", "one")
+
+    with protocols(Protocol("once", "", Once, everything)):
+        assert heard([(0, b"ab"), (1, b"c"), (0, b"d")]).summaries == ["> one"]
 
 
 def test_sizes_and_bytes() -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vsockdump.address import Endpoint
 from vsockdump.apps.byte_stream import ByteStream, Ended, Lost, ProtocolError, Steps
 from vsockdump.apps.message import Call, Kind, Message, OpenCall, Said
+from vsockdump.apps.nature import NATURES, nature
 from vsockdump.apps.protocol import OPENING, Context, Opening, Parser, Setting
 from vsockdump.apps.registry import Choice, codes, recognise
 from vsockdump.batch import NO_TIME, Batch
@@ -43,6 +44,7 @@ CONNECTION_DTYPE: Final = np.dtype(
         ("bytes", "u8"),  # of them
         ("code", "u1"),  # of the protocol, 0: none
         ("evidence", "u1"),  # index into EVIDENCE
+        ("nature", "u1"),  # of the bytes of no protocol, index into NATURES
         ("closed", "?"),  # nothing of it is parsed any more
         ("notes", "u2"),  # times that a parser gave up or lost track
     ]
@@ -74,24 +76,33 @@ class Dialogues:
         self._unanswered: list[OpenCall] = []
         self.software: dict[int, str] = {}  # by connection, where a port named it
         self.left_out = 0
+        self.late: list[Said] = []
+        self.first = 0  # packet of the batch in work
 
     def add(self, batch: Batch) -> None:
         """Take a tracked batch; fills its `said`, `apps` and `unanswered`."""
         numbers = tracked(batch)["conn"]
         self._make_room(int(numbers.max(initial=0)))
         self._said, self._unanswered = {}, []
+        self.first = int(batch.rows["number"][0]) if len(batch.rows) else 0
         wanted = ~self._table["closed"][numbers]
         if wanted.any():
             for piece in pieces_of(self._streams.add(batch, wanted)):
                 self._take(piece, batch)
-        batch.said = self._said
+        batch.said = dict(sorted(self._said.items()))
         batch.unanswered = self._unanswered
         batch.apps = self._codes(batch, numbers)
 
-    def finish(self) -> None:
-        """The capture has ended: what is undecided is decided by what there is."""
+    def finish(self) -> list[Said]:
+        """The capture has ended: what is undecided is decided by what there is.
+
+        What is then said comes too late for its batch and is returned, in order; so is `late`.
+        """
+        self._said, self.first = {}, 0
         for dialogue in list(self._open.values()):
             dialogue.decide(ended=True)
+        self.late = [said for _packet, group in sorted(self._said.items()) for said in group]
+        return self.late
 
     def open_calls(self) -> Iterator[OpenCall]:
         """Requests that have no response so far, of connections that go on."""
@@ -202,7 +213,9 @@ class _Dialogue:
         self._held: list[tuple[Piece, bytes]] = []  # until the protocol is known
         self._opening = (bytearray(), bytearray())
         self._joined = False
+        self._silent: set[int] = set()  # sides that have ended, until the protocol is known
         self._calls: dict[tuple[int, object], OpenCall] = {}
+        self._latest: Piece | None = None
         self._piece: Piece | None = None  # the one in work
         self.is_over = False
 
@@ -212,7 +225,7 @@ class _Dialogue:
 
     def take(self, piece: Piece, batch: Batch) -> None:
         """One more piece."""
-        self._piece = piece
+        self._latest = self._piece = piece
         data = bytes(batch.buffer[piece.at : piece.at + piece.cap])
         if self._parser is not None:
             self._parse(piece, data)
@@ -231,7 +244,10 @@ class _Dialogue:
             opening += data[: max(OPENING - len(opening), 0)]
 
     def _has_ended(self, piece: Piece) -> bool:
-        return piece.kind == PieceKind.RST or len(self._held) >= _MOST_HELD
+        """Whether no more will come that could tell the protocol."""
+        if piece.kind in _ENDS:
+            self._silent.update(self._ended_by(piece))
+        return len(self._silent) == len(self._sides) or len(self._held) >= _MOST_HELD
 
     def decide(self, ended: bool) -> None:
         """Recognise the protocol, if that can be; what was held is then parsed."""
@@ -253,6 +269,7 @@ class _Dialogue:
         for remark in choice.remarks:
             self._note(remark)
         if choice.protocol is None:
+            self._all.of(self._conn)["nature"] = NATURES.index(nature(b"".join(opening.data)))
             self.is_over = True
             self._held.clear()
             return
@@ -270,8 +287,9 @@ class _Dialogue:
         for side in self._sides:
             side.steps = self._parser.messages(side.stream)
         held, self._held = self._held, []
-        for piece, data in held:
-            self._parse(piece, data)
+        for self._piece, data in held:
+            if not self.is_over:
+                self._parse(self._piece, data)
 
     def _parse(self, piece: Piece, data: bytes) -> None:
         """Give a piece to its side's stream, or to both where it ends them."""
@@ -354,13 +372,24 @@ class _Dialogue:
             self.is_over = True
 
     def _note(self, text: str, side: int = 0) -> None:
-        assert self._piece is not None
+        packet, time_ns = self._place
         note = Message(self._name, text, Kind.NOTE)
-        self._all.say(Said(self._piece.packet, self._piece.time_ns, self._conn, side, 0, 0, note))
+        self._all.say(Said(packet, time_ns, self._conn, side, 0, 0, note))
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Packet and time of the piece in work.
+
+        Packets of earlier batches have gone their way: for one of those, the packet stands
+        with which the protocol became known.
+        """
+        assert self._piece is not None
+        assert self._latest is not None
+        piece = self._piece if self._piece.packet >= self._all.first else self._latest
+        return piece.packet, self._piece.time_ns
 
     def _say(self, number: int, message: Message) -> None:
-        assert self._piece is not None
-        packet, time_ns = self._piece.packet, self._piece.time_ns
+        packet, time_ns = self._place
         offset, size, data, whole = self._sides[number].stream.take()
         if message.size is not None:
             size = message.size
@@ -388,12 +417,10 @@ class _Dialogue:
 
     def _paired(self, number: int, message: Message, call: Call) -> tuple[OpenCall | None, Message]:
         """Open the call of a request, or find that of a response, which gets its method."""
-        assert self._piece is not None
         if message.kind == Kind.REQUEST:
             if len(self._calls) < MOST_CALLS:
                 self._calls[number, call.key] = OpenCall(
-                    self._piece.packet,
-                    self._piece.time_ns,
+                    *self._place,
                     self._conn,
                     number,
                     message.protocol,

@@ -31,8 +31,12 @@ from vsockdump.wire import CID_HYPERVISOR, CID_PARENT, SocketType
 # --- text --------------------------------------------------------------------------------------
 
 
+_LONG_LINE: Final = 1000  # bytes; what is longer was not written for people
+
+
 def _text_looks(head: bytes) -> Score:
-    return POSSIBLE if texts.is_text(head) else 0
+    is_lines = len(head) < _LONG_LINE or b"\n" in head or b"\r" in head
+    return POSSIBLE if is_lines and texts.is_text(head) else 0
 
 
 def _text(_pairs: Pairs, _side: int, unit: Unit) -> Saying:

@@ -45,7 +45,7 @@ def gcs(_pairs: Pairs, _side: int, unit: Unit) -> Saying:
     if kind >> 28 == 2:
         result = value.get("Result")
         error = _gcs_error(value) if isinstance(result, int) and result else None
-        summary = f"{method} #{number}: {f'error {error}' if error else 'ok'}"
+        summary = f"{method} #{number}: {'error' if error else 'ok'}"
         return Saying(summary, fields, Kind.RESPONSE, Call(number, method, error))
     container, what = texts.brief(value.get("ContainerId")), texts.brief(value.get("Type"))
     return Saying(f"Notification {container} {what}".strip(), fields)
@@ -83,17 +83,18 @@ def wsl(_pairs: Pairs, _side: int, unit: Unit) -> Saying:
 
 _QGS: Final = Struct("<HHIII")
 QGS_SIZE: Final = Struct(">I")
+_QGS_MAJOR: Final = b"\x01\0"
 _QGS_METHODS: Final = ("GET_QUOTE", "GET_COLLATERAL", "GET_PLATFORM_INFO")
 
 
 def qgs_looks(head: bytes) -> Score:
     """A length, and a header that repeats it."""
-    if head[:1] != b"\0":  # of a length below 16 MiB
+    if head[:1] != b"\0" or not _QGS_MAJOR.startswith(head[4:6]):  # lengths are below 16 MiB
         return 0
     if len(head) < 4 + _QGS.size:
         return None
-    major, minor, kind, size, _error = _QGS.unpack_from(head, 4)
-    fits = major == 1 and minor < 16 and kind < 2 * len(_QGS_METHODS)
+    _major, minor, kind, size, _error = _QGS.unpack_from(head, 4)
+    fits = minor < 16 and kind < 2 * len(_QGS_METHODS)
     return CERTAIN if fits and size == QGS_SIZE.unpack_from(head)[0] else 0
 
 
@@ -109,8 +110,9 @@ def qgs(pairs: Pairs, side: int, unit: Unit) -> Saying:
     if kind % 2 == 0:
         return Saying(method, fields, Kind.REQUEST, pairs.ask(side, method))
     error = f"{code:#x}" if code else None
-    result = f"error {error}" if error else "ok"
-    return Saying(f"{method}: {result}", fields, Kind.RESPONSE, pairs.answer(side, error))
+    call = pairs.answer(side, error)
+    result = texts.failed(error, call) if error else "ok"
+    return Saying(f"{method}: {result}", fields, Kind.RESPONSE, call)
 
 
 TRACE: Final = Struct(">III")

@@ -81,7 +81,9 @@ def _qmp_answer(pairs: Pairs, side: int, value: dict[str, Any]) -> Saying:
     if error and "JSON parse error" in error and pairs.awaited(side) == _DELIMITED:
         return Saying(f"error {error}", value)
     call = Call(_number(value["id"]), error=error) if "id" in value else pairs.answer(side, error)
-    result = f"error {error}" if error else f"return {texts.brief(value.get('return'))}"
+    result = f"return {texts.brief(value.get('return'))}"
+    if error:
+        result = texts.failed(error, call)
     return Saying(_answered(call, result.strip()), value, Kind.RESPONSE, call)
 
 
@@ -119,7 +121,8 @@ def varlink(pairs: Pairs, side: int, unit: Unit) -> Saying:
     error = str(value["error"]) if "error" in value else None
     more = bool(value.get("continues"))
     call = pairs.answer(side, error, ends=not more)
-    parts = (f"error {error}" if error else "reply", "continues" if more else "", arguments)
+    result = texts.failed(error, call) if error else "reply"
+    parts = (result, "continues" if more else "", arguments)
     return Saying(_answered(call, " ".join(filter(None, parts))), value, Kind.RESPONSE, call)
 
 
@@ -200,8 +203,8 @@ def _json_rpc(value: dict[str, Any]) -> Saying:
         return Saying(summary, value, Kind.REQUEST, Call(key, method))
     failure = value.get("error")
     error = None if failure is None else texts.brief(failure)
-    summary = f"error {error}" if error else f"result {texts.brief(value.get('result'))}"
-    return Saying(summary.strip(), value, Kind.RESPONSE, Call(key, error=error))
+    summary = "error" if error else f"result {texts.brief(value.get('result'))}".strip()
+    return Saying(summary, value, Kind.RESPONSE, Call(key, error=error))
 
 
 def span(pairs: Pairs, side: int, unit: Unit) -> Saying:

@@ -97,11 +97,6 @@ def told_by(head: bytes) -> Struct | None:
     return None
 
 
-def name_of(prefix: Struct) -> str:
-    """`u32 BE`."""
-    return f"u{8 * prefix.size} {'BE' if prefix.format[0] == '>' else 'LE'}"
-
-
 def chain(data: bytes, prefix: Struct) -> Iterator[bytes]:
     """The whole units that `data` begins with; ValueError where a length is implausible."""
     at = 0

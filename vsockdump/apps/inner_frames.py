@@ -150,6 +150,8 @@ class FrameFields(Mapping[str, Value]):
 
     @cached_property
     def _layers(self) -> Mapping[str, Value]:
+        # Layers that are not imported are not known to those below them.
+        from scapy.layers import dhcp, dns, inet, inet6  # noqa: F401
         from scapy.layers.l2 import Ether
 
         layers: dict[str, Value] = {}

@@ -8,6 +8,7 @@ Rules for editors: states and JSON are exchanged in step, so that what stands ne
 client's direction is told by the last state; the sides are parsed in the order of packets.
 """
 
+from collections.abc import Generator
 from struct import Struct
 from typing import Any, Final
 
@@ -48,7 +49,8 @@ class _Iperf3(Parser):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._state = 0  # the last one of the acceptor; 0: none yet
+        self._state = 0  # the last one of the acceptor
+        self._is_control = False  # as a state, or JSON, has shown
         self._awaited = [False, False]  # JSON of a side
 
     def messages(self, stream: ByteStream) -> Steps:
@@ -60,14 +62,27 @@ class _Iperf3(Parser):
                 self._awaited[stream.side] = False
                 yield from self._json(stream)
                 continue
-            head = yield from stream.peek(1)
+            yield from stream.peek(1)
             if self._awaited[stream.side]:
                 continue  # the state that asks for it came meanwhile
-            if not self._state and (stream.side == 0 or head[0] not in _FIRST):
+            if not (self._is_control or (yield from self._shows_control(stream))):
                 yield Message("iperf3", "data stream")
                 self.over = True
                 return
-            yield from self._next_state(stream)
+            if not self._awaited[stream.side]:
+                yield from self._next_state(stream)
+
+    def _shows_control(self, stream: ByteStream) -> Generator[None, None, bool]:
+        """Whether a side goes on as on a control connection, which no state has shown yet.
+
+        The acceptor does with a state, and the initiator with JSON, if that state was lost.
+        """
+        if stream.side == 1:
+            return (yield from stream.peek(1))[0] in _FIRST
+        is_json = (yield from stream.peek(_SIZE.size + 1))[-1:] == b"{"
+        if is_json:
+            self._awaited[0] = self._is_control = True
+        return self._is_control
 
     def _next_state(self, stream: ByteStream) -> Steps:
         state = (yield from stream.exact(1))[0]
@@ -75,7 +90,7 @@ class _Iperf3(Parser):
             raise ProtocolError(f"state {state}")
         fields: dict[str, Any] = {"state": state}
         if stream.side == 1:
-            self._state = state
+            self._state, self._is_control = state, True
             if state in (_PARAMETERS, _RESULTS):
                 self._awaited = [True, state == _RESULTS]
         if state == _ERROR:

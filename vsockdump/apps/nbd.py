@@ -217,6 +217,7 @@ class _Nbd(Parser):
         fields: Fields = {"option": option, "reply": kind, **texts.bytes_of(body)}
         told = _reply_text(kind, body.data, fields)
         failure = f"{name} {told}".strip() if kind & _FAILED else None
+        told = "" if failure else told
         summary = f"OPT_{_OPTIONS.get(option, option)}: {name} {told}".strip()
         call = self._option_call(option, failure, ends)
         yield Message("nbd", summary, Kind.RESPONSE, fields, call)
@@ -264,7 +265,7 @@ class _Nbd(Parser):
         if request is not None and request.command == _READ and not code:
             fields |= texts.bytes_of((yield from _sized(stream, request.size)))
         failure = errno_name(code) if code else None
-        told = f"error {failure}" if failure else "ok"
+        told = "error" if failure else "ok"
         return _reply(request, told, fields, Call(cookie, error=failure))
 
     def _chunk(
@@ -284,8 +285,6 @@ class _Nbd(Parser):
         elif request is not None:
             self._open[cookie] = request._replace(error=failure)
         told = f"{_CHUNKS.get(kind, f'chunk {kind:#x}')} {size} bytes"
-        if kind & _CHUNK_FAILED:
-            told = f"error {failure}"
         return _reply(request, told, fields, Call(cookie, error=failure, ends=ends))
 
 

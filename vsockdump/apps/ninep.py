@@ -207,16 +207,17 @@ def _version(data: bytes, kind: int) -> Score:
 
 
 def _in_row(opening: Opening) -> Score:
-    scores = [_chain(data, side) for side, data in enumerate(opening.data) if data]
+    scores = [_chain(data) for data in opening.data if data]
     if not scores or 0 in scores:
         return 0 if scores else None
     return max((score for score in scores if score), default=None)
 
 
-def _chain(data: bytes, side: int) -> Score:
+def _chain(data: bytes) -> Score:
+    """Messages in a row, all requests or all responses."""
     at = links = 0
     while at + _HEADER.size <= len(data):
-        if not _begins(data[at:], side):
+        if not _begins(data[at:], data[4] % 2):
             return 0
         at += _HEADER.unpack_from(data, at)[0]
         links += 1
@@ -225,12 +226,12 @@ def _chain(data: bytes, side: int) -> Score:
     return 0 if len(data) >= OPENING else None
 
 
-def _begins(head: bytes, side: int) -> bool:
-    """Whether a message of that side could begin so."""
+def _begins(head: bytes, answers: int) -> bool:
+    """Whether a request could begin so, or a response where `answers` is 1."""
     if len(head) < _HEADER.size:
         return False
     size, kind, _tag = _HEADER.unpack_from(head)
-    return _HEADER.size <= size <= _LARGEST and kind in _LAYOUTS and kind % 2 == side
+    return _HEADER.size <= size <= _LARGEST and kind in _LAYOUTS and kind % 2 == answers
 
 
 class _NineP(Parser):
@@ -238,6 +239,7 @@ class _NineP(Parser):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self._client: int | None = None  # the side that asks; the first message tells
         self._paths: dict[int, str] = {}  # by fid
         self._walks: dict[int, tuple[int, str, int]] = {}  # by tag: new fid, its path, steps
 
@@ -246,18 +248,22 @@ class _NineP(Parser):
             size, kind, tag = _HEADER.unpack((yield from stream.exact(_HEADER.size)))
             if not _HEADER.size <= size <= _LARGEST:
                 raise ProtocolError(f"a message of {size} bytes")
-            if kind % 2 != stream.side:
+            if self._client is None:
+                self._client = stream.side ^ kind % 2
+            if self._client != stream.side ^ kind % 2:
                 raise ProtocolError(f"type {kind} from the wrong side")
             body = yield from stream.body(size - _HEADER.size, _KEPT)
             name, layout = _LAYOUTS.get(kind, (f"type {kind}", ""))
             fields = {"type": kind, "tag": tag, **_fields(layout, body.data)}
             if not body.is_whole:
                 fields |= {"size": body.size, "missing": body.missing}
-            make = self._request if stream.side == 0 else self._response
+            make = self._response if kind % 2 else self._request
             yield make(name, kind, tag, fields)
 
     def resumes(self, side: int, head: bytes) -> bool:
-        return _begins(head, side)
+        if len(head) < _HEADER.size:
+            return False
+        return _begins(head, head[4] % 2 if self._client is None else side ^ self._client)
 
     def _request(self, name: str, kind: int, tag: int, fields: Fields) -> Message:
         path = self._path_of(fields)
@@ -272,8 +278,7 @@ class _NineP(Parser):
         failure = None
         if kind in _FAILURES:
             failure = errno_name(fields["ecode"]) if "ecode" in fields else fields.get("ename", "")
-        told = (f"error {failure}",) if failure else tuple(_told(fields))
-        summary = " ".join((name, *told, *_tagged(tag)))
+        summary = " ".join((name, *_told(fields), *_tagged(tag)))
         return Message("9p", summary, Kind.RESPONSE, fields, Call(tag, error=failure))
 
     def _path_of(self, fields: Fields) -> str:

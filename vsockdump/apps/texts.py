@@ -9,7 +9,7 @@ from codecs import getincrementaldecoder
 from typing import Any, Final
 
 from vsockdump.apps.byte_stream import Body
-from vsockdump.apps.message import Fields
+from vsockdump.apps.message import Call, Fields
 
 WIDE: Final = 100  # characters of a value in a summary
 DEEPEST: Final = 50  # levels of JSON; a tree that is deeper is kept as text
@@ -79,6 +79,11 @@ def brief(value: object) -> str:
     if isinstance(value, str):
         return short(value)
     return short(json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=repr))
+
+
+def failed(error: str, call: Call | None) -> str:
+    """That a call failed, for a summary; why, the call itself says, if it is known."""
+    return "error" if call else f"error {error}"
 
 
 def bytes_of(body: Body) -> Fields:

@@ -16,10 +16,20 @@ from ipaddress import IPv4Address, IPv6Address
 from struct import Struct, error
 from typing import Any, Final, NamedTuple
 
-from vsockdump.apps.byte_stream import ByteStream, Steps
+from vsockdump.apps import texts
+from vsockdump.apps.byte_stream import ByteStream, ProtocolError, Steps
 from vsockdump.apps.errnos import errno_name
 from vsockdump.apps.message import Call, Kind, Message
-from vsockdump.apps.protocol import LIKELY, Context, Opening, Parser, Prior, Protocol, Score
+from vsockdump.apps.protocol import (
+    LIKELY,
+    POSSIBLE,
+    Context,
+    Opening,
+    Parser,
+    Prior,
+    Protocol,
+    Score,
+)
 from vsockdump.wire import CID_HOST, SocketType
 
 _DGRAM: Final = int(SocketType.DGRAM)
@@ -112,22 +122,33 @@ _OPERATIONS: Final = {
     1030: _Operation("accept", _numbers("<II", "socket", "flags"), True),
     1031: _Operation("release", _numbers("<II", "socket", "local_port")),
 }
-_CONTROL_PORT: Final = 620  # of the guest
+
+
+def _host_side(opening: Opening) -> int | None:
+    """The side of the host, by its port; None: no end is a port of TSI.
+
+    Where the guest's call is not in the capture, the host is seen first.
+    """
+    for side in (1, 0):
+        if opening.ends[side].cid == CID_HOST and opening.ends[side].port in _OPERATIONS:
+            return side
+    return None
 
 
 def recognise(opening: Opening) -> Score:
     """Datagrams to the host's ports of TSI, that can be read."""
-    guest, host = opening.ends
-    operation = _OPERATIONS.get(host.port)
-    if opening.socket_type != _DGRAM or host.cid != CID_HOST or operation is None:
+    host = _host_side(opening)
+    if opening.socket_type != _DGRAM or host is None:
         return 0
-    if not opening.data[0]:
+    asked = opening.data[1 - host]
+    operation = _OPERATIONS[opening.ends[host].port]
+    if not asked:
         return None
     try:
-        operation.read(opening.data[0])
+        operation.read(asked)
     except error:
         return 0
-    return LIKELY if guest.port == _CONTROL_PORT or operation.name != "sendto_data" else 0
+    return POSSIBLE if operation.read is _data else LIKELY
 
 
 class _Tsi(Parser):
@@ -135,38 +156,43 @@ class _Tsi(Parser):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._operation = _OPERATIONS[context.opening.ends[1].port]
+        self._host = _host_side(context.opening)
         self._open: deque[Call] = deque(maxlen=_MOST_OPEN)
         self._count = 0
 
     def messages(self, stream: ByteStream) -> Steps:
+        if self._host is None:
+            raise ProtocolError("neither end is a port of TSI, 2:1024 to 2:1031")
+        operation = _OPERATIONS[self.context.opening.ends[self._host].port]
+        make = self._answered if stream.side == self._host else self._asked
         while True:
             body = yield from stream.record()
             try:
-                yield (self._asked if stream.side == 0 else self._answered)(body.data)
+                yield make(operation, body.data)
             except error:
-                yield Message("tsi", f"{self._operation.name}: {len(body.data)} bytes are too few")
+                yield Message("tsi", f"{operation.name}: {len(body.data)} bytes are too few")
 
     def resumes(self, side: int, head: bytes) -> bool:
         return True  # each packet is a datagram
 
-    def _asked(self, data: bytes) -> Message:
-        name = self._operation.name
-        fields = self._operation.read(data)
-        summary = " ".join((name, *_described(fields)))
-        if not self._operation.answered:
+    def _asked(self, operation: _Operation, data: bytes) -> Message:
+        fields = operation.read(data)
+        summary = " ".join((operation.name, *_described(fields)))
+        if not operation.answered:
             return Message("tsi", summary, fields=fields)
         self._count += 1
-        self._open.append(Call(self._count, name))
+        self._open.append(Call(self._count, operation.name))
         return Message("tsi", summary, Kind.REQUEST, fields, self._open[-1])
 
-    def _answered(self, data: bytes) -> Message:
-        name = self._operation.name
+    def _answered(self, operation: _Operation, data: bytes) -> Message:
+        name = operation.name
         fields = _name_answer(data) if name == "getname" else _RESULT(data)
         result = fields["result"]
         failure = errno_name(-result) if result < 0 else None
         call = self._open.popleft()._replace(error=failure) if self._open else None
-        told = f"error {failure}" if failure else " ".join(("ok", *_described(fields)))
+        told = " ".join(("ok", *_described(fields)))
+        if failure:
+            told = texts.failed(failure, call)
         return Message("tsi", f"{name}: {told}", Kind.RESPONSE, fields, call)
 
 

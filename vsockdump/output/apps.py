@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from vsockdump.address import Endpoint
 from vsockdump.apps.dialogues import EVIDENCE, Dialogues
+from vsockdump.apps.nature import NATURES
 from vsockdump.apps.registry import RAW, name_of
 from vsockdump.output.statistics import OfStore, Selection, ends, shown, socket_type
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render
@@ -32,6 +33,7 @@ class _Key(NamedTuple):
     protocol: str
     evidence: str
     software: str
+    nature: str  # of raw bytes
 
 
 class Apps(OfStore):
@@ -59,6 +61,7 @@ class Apps(OfStore):
                 name_of(int(row["code"])) if settled else RAW,
                 EVIDENCE[int(row["evidence"])],
                 self._dialogues.software.get(connection.number, ""),
+                NATURES[int(row["nature"])],
             )
             numbers = counts.setdefault(key, [0, 0, 0, 0])
             for index, more in enumerate((1, row["messages"], row["bytes"], row["notes"])):
@@ -72,7 +75,7 @@ class Apps(OfStore):
             (
                 shown(key.listener, numeric),
                 key.type,
-                key.protocol,
+                f"{key.protocol}, {key.nature}" if key.nature else key.protocol,
                 _evidence(key),
                 *map(str, numbers),
             )
@@ -100,6 +103,7 @@ class Apps(OfStore):
                 "protocol": None if key.protocol == RAW else key.protocol,
                 "evidence": key.evidence or None,
                 "software": key.software or None,
+                "nature": key.nature or None,
             }
             names = ("connections", "messages", "bytes", "notes")
             yield json_line(self.name, values | dict(zip(names, numbers, strict=True)))

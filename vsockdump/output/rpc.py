@@ -95,6 +95,7 @@ class _OfCalls(OfStore):
     def __init__(self, tracker: Tracker, selection: Selection | None, dialogues: Dialogues) -> None:
         super().__init__(tracker, selection)
         self._dialogues = dialogues
+        self._seen_late = 0
 
     def add(self, batch: Batch, mask: Mask | None = None) -> None:
         """Take the responses of a batch, and the requests that nobody will answer."""
@@ -102,12 +103,22 @@ class _OfCalls(OfStore):
             if mask is not None and not mask[row]:
                 continue
             for said in group:
-                call = said.message.call
-                if said.message.kind == Kind.RESPONSE and call is not None and call.ends:
-                    self._answered(said)
+                self._take(said)
         for open_call in batch.unanswered or ():
             if self._selection is None or open_call.conn in self._selection:
                 self._unanswered(open_call)
+
+    def _take(self, said: Said) -> None:
+        call = said.message.call
+        if said.message.kind == Kind.RESPONSE and call is not None and call.ends:
+            self._answered(said)
+
+    def _take_late(self) -> None:
+        """What was said of connections whose protocol only the capture's end has told."""
+        late, self._seen_late = self._dialogues.late[self._seen_late :], len(self._dialogues.late)
+        for said in late:
+            if self._selection is None or said.conn in self._selection:
+                self._take(said)
 
     def _answered(self, said: Said) -> None:
         raise NotImplementedError
@@ -155,6 +166,7 @@ class Rpc(_OfCalls):
 
     def _rows(self) -> list[tuple[_Method, _Tally, int]]:
         """Method, counts, and how many calls have no answer, those of now included."""
+        self._take_late()
         waiting: Counter[_Method] = Counter()
         for call in self._still_open():
             self._tally(call.protocol, call.method)
@@ -225,6 +237,11 @@ class Slowest(_OfCalls):
         else:
             heappushpop(self._slowest, slow)
 
+    def _sorted(self) -> list[_Slow]:
+        """The slowest first."""
+        self._take_late()
+        return sorted(self._slowest, reverse=True)
+
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
         """A table, the slowest first."""
         rows = [
@@ -236,14 +253,14 @@ class Slowest(_OfCalls):
                 slow.said.message.protocol,
                 *_names(slow.said),
             )
-            for slow in sorted(self._slowest, reverse=True)
+            for slow in self._sorted()
         ]
         title = f"the {counted(len(rows), 'slowest call')}; request and response are packets"
         yield from render(Table(title, _SLOWEST_COLUMNS, rows, self._notes()), colour)
 
     def json_lines(self) -> Iterator[str]:
         """One object a call."""
-        for slow in sorted(self._slowest, reverse=True):
+        for slow in self._sorted():
             call = slow.said.message.call
             assert call is not None
             yield json_line(
