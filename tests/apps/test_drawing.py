@@ -25,6 +25,7 @@ CALL = Message("ttrpc", "a.B/C #5", Kind.RESPONSE, call=Call(5, "a.B/C", "NOT_FO
 @pytest.mark.parametrize(
     ("message", "line"),
     [
+        (CALL._replace(summary="404 NOT_FOUND"), "ttrpc ← 404 NOT_FOUND 12 B"),
         (CALL, "ttrpc ← a.B/C #5 12 B ! NOT_FOUND"),
         (CALL._replace(kind=Kind.REQUEST, call=None), "ttrpc → a.B/C #5 12 B"),
         (Message("tls", "3 records"), "tls 3 records 12 B"),
@@ -74,9 +75,9 @@ def test_full_decode_is_a_tree_with_limits() -> None:
 
 
 def test_json_has_bytes_in_hex() -> None:
-    fields = {"raw": b"\x01", "list": [b"\x02", 3], "map": {"k": b""}}
+    fields = {"raw": b"\x01", "list": [b"\x02", 3, float("inf")], "map": {"k": b""}}
     found = json_of(said(Message("x", "y", fields=fields)))
-    assert found["fields"] == {"raw": "01", "list": ["02", 3], "map": {"k": ""}}
+    assert found["fields"] == {"raw": "01", "list": ["02", 3, "inf"], "map": {"k": ""}}
 
 
 @given(st.text())

@@ -180,6 +180,17 @@ class ByteStream:
 
     def body(self, size: int, keep: int = KEPT) -> Generator[None, None, Body]:
         """The next `size` bytes, of which at most `keep` are kept; gaps in it are counted."""
+        body = yield from self.up_to(size, keep)
+        if body.size < size:
+            raise Ended
+        return body
+
+    def rest(self, keep: int = KEPT) -> Generator[None, None, Body]:
+        """All until the side ends, of which at most `keep` bytes are kept."""
+        return (yield from self.up_to(1 << 62, keep))
+
+    def up_to(self, size: int, keep: int = KEPT) -> Generator[None, None, Body]:
+        """As `body`, but less where the side ends before."""
         kept, left, missing = bytearray(), size, 0
         while left:
             part = min(left, self._ready)
@@ -190,29 +201,12 @@ class ByteStream:
             else:
                 part = self._skip_gap(left)
                 missing += part
+                if not part and self.ended and not self._gaps:
+                    break
                 if not part:
                     yield from self._more()
             left -= part
-        return Body(bytes(kept), size, missing)
-
-    def rest(self, keep: int = KEPT) -> Generator[None, None, Body]:
-        """All until the side ends, of which at most `keep` bytes are kept."""
-        kept, size, missing = bytearray(), 0, 0
-        while True:
-            part = self._ready
-            if part:
-                room = 0 if missing else max(keep - len(kept), 0)
-                kept += self._buffer[: min(room, part)]
-                self._skip(part)
-            else:
-                part = self._skip_gap(1 << 62)
-                missing += part
-            size += part
-            if part:
-                continue
-            if self.ended:
-                return Body(bytes(kept), size, missing)
-            yield from self._more()
+        return Body(bytes(kept), size - left, missing)
 
     def record(self, keep: int = KEPT) -> Generator[None, None, Body]:
         """The next whole message of SEQPACKET, or datagram; gaps in it are counted."""

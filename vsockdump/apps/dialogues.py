@@ -427,7 +427,7 @@ class _Dialogue:
                     call.method,
                 )
             return None, message
-        key = (1 - number, call.key)
+        key = (number if call.own else 1 - number, call.key)
         request = self._calls.get(key)
         if request is not None:
             if call.ends:

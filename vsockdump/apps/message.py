@@ -30,13 +30,15 @@ class Call(NamedTuple):
 
     `key` tells the calls of a connection that are open at once apart; `method` may be left
     empty in a response, which then has its request's.  `error` says why a call failed, None
-    that it did not.  `ends` is False for a response that others will follow.
+    that it did not.  `ends` is False for a response that others will follow; `own` says that
+    the call began on the response's own side, as a handshake does that its asker completes.
     """
 
     key: Hashable
     method: str = ""
     error: str | None = None
     ends: bool = True
+    own: bool = False
 
 
 class Message(NamedTuple):

@@ -19,6 +19,11 @@ from vsockdump.apps.protocol import CERTAIN, OPENING, POSSIBLE, Opening, Prior, 
 
 _MODULES: Final[tuple[str, ...]] = (  # of vsockdump.apps, by how often they are met
     "ethernet",  # before HTTP, as one that begins with a request of it is surer to be a tunnel
+    "http",
+    "websocket",
+    "tls",
+    "ssh",
+    "adb",
     "framed",
     "iperf3",
     "nbd",

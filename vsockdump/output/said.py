@@ -5,6 +5,7 @@ is long is cut, and says so.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -65,12 +66,14 @@ def _short(said: Said, colour: bool) -> str:
         text = f"[{message.protocol}: {summary}]" if message.protocol else f"[{summary}]"
         return f"{_DIM}{text}{_PLAIN}" if colour else text
     name, error = message.protocol, ""
-    if message.call is not None and message.call.error is not None:
-        error = f" ! {cut(on_line(message.call.error), _LONGEST_SUMMARY)}"
+    why = message.call.error if message.call else None
+    if why is not None and why not in message.summary:
+        error = f" ! {cut(on_line(why), _LONGEST_SUMMARY)}"
     if colour:
         name = f"{_BOLD}{name}{_PLAIN}"
         error = error and f" {_RED}{error[1:]}{_PLAIN}"
-    return f"{name} {_SIGNS.get(message.kind, '')}{summary} {said.size} B{error}"
+    size = f" {said.size} B" if said.size else ""  # without: its bytes count elsewhere
+    return f"{name} {_SIGNS.get(message.kind, '')}{summary}{size}{error}"
 
 
 def cut(text: str, most: int) -> str:
@@ -169,6 +172,8 @@ def _plain(value: Value) -> Any:
         return bytes(value).hex()
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # captured JSON can say 1e999; JSON has no infinity
     if isinstance(value, str) or not isinstance(value, Sequence):
         return value
     return [_plain(item) for item in value]
