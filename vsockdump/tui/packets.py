@@ -18,6 +18,7 @@ from textual.strip import Strip
 from textual.worker import get_current_worker
 
 from vsockdump.capture.errors import CaptureError
+from vsockdump.columns import tracked
 from vsockdump.filters.filter import Filter
 from vsockdump.tui.details import DetailsTree
 from vsockdump.tui.hex import HexView
@@ -244,6 +245,7 @@ class PacketsPane(Pane):
             return
         try:
             batch = self.session.again.packet(number)
+            self.session.conn = int(tracked(batch)["conn"][0]) or self.session.conn
             self.fields.show(details(self.session.capture, batch))
             self.hex.show(packet_bytes(batch))
         except CaptureError as error:
