@@ -47,16 +47,23 @@ def connections_of(tree: Node) -> Ranges | None:
 class Pass:
     """Gives all packets of a capture to `take`, until cancelled; `done` is how far it has come.
 
-    `conns`: only those of these connections.  `trouble` is what ended it early, "" if nothing.
+    `conns`: only those of these connections; `first`: from this packet on.  `ended` is called,
+    in the thread too, when no packet will follow.  `trouble` is what ended it early, "" if nothing.
     """
 
     def __init__(
-        self, capture: Capture, take: Callable[[Batch], None], conns: Ranges | None = None
+        self,
+        capture: Capture,
+        take: Callable[[Batch], None],
+        conns: Ranges | None = None,
+        first: int = 1,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
-        self.done = 0
+        self.done = first - 1
         self.trouble = ""
         self._capture = capture
         self._take = take
+        self._ended = ended
         self._conns = conns
         self._cancelled = False
         self._thread = Thread(target=self._run, name="pass", daemon=True)
@@ -84,6 +91,8 @@ class Pass:
                 count = min(len(self._capture.index) - self.done, AT_ONCE)
                 self._go_over(again, numbers_of(self.done + 1, count))
                 self.done += count
+            if not self._cancelled:
+                self._ended()
         except CaptureError as error:
             self.trouble = str(error)
         except OSError as error:
