@@ -66,6 +66,7 @@ class Pane(Vertical):
     """One page of the program; `name` is its id, `title` stands in the tabs."""
 
     title: ClassVar[str]
+    takes_slash: ClassVar[bool] = False  # `/` is a key of the pane and does not type a filter
 
     def __init__(self, session: Session, name: str) -> None:
         super().__init__(id=name)

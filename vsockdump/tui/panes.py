@@ -7,6 +7,7 @@ from typing import Final
 
 from vsockdump.tui.connections import ConnectionsPane
 from vsockdump.tui.credit import CreditPane
+from vsockdump.tui.follow import FollowPane
 from vsockdump.tui.packets import PacketsPane
 from vsockdump.tui.pane import Pane
 
@@ -14,4 +15,5 @@ PANES: Final[dict[str, type[Pane]]] = {
     "packets": PacketsPane,
     "connections": ConnectionsPane,
     "credit": CreditPane,
+    "follow": FollowPane,
 }

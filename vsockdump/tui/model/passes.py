@@ -8,7 +8,7 @@ A filter's pass uses the evaluator of the command line.  Where it can only match
 connections, the others' packets are passed over by the index without being read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Thread
 from typing import Any, Final
 
@@ -100,10 +100,27 @@ class Pass:
 
     def _go_over(self, again: Again, numbers: Numbers) -> None:
         if self._conns is not None:
-            conns = self._capture.index.rows(numbers)["tracked"]["conn"]
-            numbers = numbers[within(conns, self._conns)]
+            numbers = of_connections(self._capture, numbers, self._conns)
         for batch in again.batches(numbers):
             self._take(batch)
+
+
+def packets_of(
+    capture: Capture, conn: int, going: Callable[[], bool] = lambda: True
+) -> Iterator[Batch]:
+    """The packets of a connection as far as they have come; each batch is valid until the next."""
+    again, entry = capture.again(), capture.connection(conn)
+    place = entry[0].first_packet - 1 if entry else 0
+    count = len(capture.index)
+    while place < count and going():
+        numbers = numbers_of(place + 1, min(count - place, AT_ONCE))
+        place += len(numbers)
+        yield from again.batches(of_connections(capture, numbers, ((conn, conn),)))
+
+
+def of_connections(capture: Capture, numbers: Numbers, conns: Ranges) -> Numbers:
+    """Those of the packets that are of these connections, by the index."""
+    return numbers[within(capture.index.rows(numbers)["tracked"]["conn"], conns)]
 
 
 class Listing:
@@ -222,6 +239,6 @@ def _matching(
     capture: Capture, again: Again, wanted: Filter, conns: Ranges | None, numbers: Numbers
 ) -> NDArray[Any]:
     if conns is not None:
-        numbers = numbers[within(capture.index.rows(numbers)["tracked"]["conn"], conns)]
+        numbers = of_connections(capture, numbers, conns)
     found = [batch.rows["number"][wanted.mask(batch)] for batch in again.batches(numbers)]
     return np.concatenate(found) if found else numbers
