@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vsockdump.apps.registry import DecodeError
 from vsockdump.batch import Batch
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.read_ahead import ahead
@@ -54,18 +55,17 @@ EXIT_FOUND = 3
 def run(config: Config) -> int:
     """Carry out a run; returns the exit status.
 
-    Raises StatisticError, FieldError or FilterError before anything is read, CaptureError
-    if nothing could be read, OutputError if the output failed, ScreenError where there is no
-    terminal for the terminal program.
+    Raises StatisticError, FieldError, FilterError or DecodeError before anything is read,
+    CaptureError if nothing could be read, OutputError if the output failed, ScreenError where
+    there is no terminal for the terminal program.
     """
     if config.tui is not None:
         return _run_tui(config)
     wanted = _wanted(config)
     view = _view(config)
-    tracker = Tracker(config.max_connections)
-    dialogues = _dialogues(config, wanted.filter, view)
+    state = _State.new(config, wanted.filter, _counts_apps(config) or _shows_apps(config))
     wishes = [wish(text) for text in config.statistics]
-    statistics = [make(text, tracker, wanted.selection, dialogues) for text, _refresh in wishes]
+    statistics = [make(text, *state, wanted.selection) for text, _refresh in wishes]
     with ExitStack() as held:
         finished = _postrotate(config, held)
         if config.read is None:
@@ -73,7 +73,6 @@ def run(config: Config) -> int:
         else:
             start = _read(config.read, config.user, held)
         events = held.enter_context(Events(start.source.stop))
-        state = _State(tracker, dialogues)
         one = _Run(config, start, wanted, state, statistics, view, events, finished)
         if start.source.live:
             one.set_timers([refresh for _text, refresh in wishes])
@@ -146,26 +145,33 @@ class _State(NamedTuple):
     tracker: Tracker
     dialogues: "Dialogues | None"
 
+    @classmethod
+    def new(cls, config: Config, wanted: "Filter | None", asked: bool = False) -> "_State":
+        """Nothing yet; of the application layer too, where the filter or `asked` needs it."""
+        tracker = Tracker(config.max_connections)
+        if not (asked or (wanted is not None and wanted.needs_apps)):
+            return cls(tracker, None)
+        if config.apps is None:
+            raise DecodeError(
+                "--decode none leaves out the application protocols that this run asks for."
+            )
+        from vsockdump.apps.dialogues import Dialogues
 
-def _dialogues(config: Config, wanted: "Filter | None", view: Any) -> "Dialogues | None":
-    """The application layer, where anything of the run needs it."""
-    options = config.apps
-    if options is None:
-        return None
-    asked = wanted is not None and wanted.needs_apps
-    counted_too = any(wish(text).text.partition(",")[0] in OF_APPS for text in config.statistics)
-    if not (asked or counted_too or (view is not None and _shows_apps(config))):
-        return None
-    from vsockdump.apps.dialogues import Dialogues
+        return cls(tracker, Dialogues(config.apps, config.max_connections))
 
-    return Dialogues(options, config.max_connections)
+
+def _counts_apps(config: Config) -> bool:
+    """Whether a statistic counts what is said."""
+    return any(wish(text).text.partition(",")[0] in OF_APPS for text in config.statistics)
 
 
 def _shows_apps(config: Config) -> bool:
     """Whether what is printed of packets says what is said."""
+    if not config.print_packets:
+        return False
     if config.output == "fields":
         return any(lookup(name).apps for name in config.fields)
-    return config.output == "json" or config.text.apps
+    return config.text.apps if config.output == "text" else config.apps is not None
 
 
 class _Start(NamedTuple):
@@ -267,8 +273,8 @@ class _Run:
         self._config = config
         self._start = start
         self._source = source = start.source
+        self._state = state
         self._tracker = tracker = state.tracker
-        self._dialogues = state.dialogues
         self._statistics = statistics
         self._judge = Findings(tracker, wanted.selection) if config.fail_on else None
         self._selection = wanted.selection
@@ -278,7 +284,7 @@ class _Run:
         self._filter = wanted.filter
         self._track = _tracks(config, wanted.filter)
         scouting = config.limit and self._filter is not None and self._filter.needs_tracking
-        self._scout = Tracker(config.max_connections) if scouting else None
+        self._scout = _State.new(config, wanted.filter) if scouting else None
         self._flush = config.line_buffered or source.live
         self._vsock = self._foreign = self._chosen = 0
         self._events = events
@@ -412,14 +418,14 @@ class _Run:
 
     def _filtered(self, batch: Batch) -> _Chosen:
         if self._track:
-            self._track_by(self._tracker, batch)
-        if self._dialogues is not None:
-            self._dialogues.add(batch)
+            self._track_by(self._state, batch)
         return batch, None if self._filter is None else self._filter.mask(batch)
 
-    def _track_by(self, tracker: Tracker, batch: Batch) -> None:
-        tracker.set_taps([place.tap for place in self._source.interfaces])
-        tracker.track(batch)
+    def _track_by(self, state: _State, batch: Batch) -> None:
+        state.tracker.set_taps([place.tap for place in self._source.interfaces])
+        state.tracker.track(batch)
+        if state.dialogues is not None:
+            state.dialogues.add(batch)
 
     def _cut(self, batch: Batch, left: int) -> Batch:
         """The batch up to the last packet that -c allows.
@@ -500,8 +506,8 @@ class _Run:
     def _print_statistics(self) -> None:
         """The result, at the end."""
         self._tracker.finish(self._source.now_ns())
-        if self._dialogues is not None:
-            self._dialogues.finish()
+        if self._state.dialogues is not None:
+            self._state.dialogues.finish()
         self._tell_of_drops()
         if self._in_place and self._shown:
             self._out.write(drawn(()).encode())

@@ -77,7 +77,7 @@ WORDS: Final = (
         "proto NAME",
         "the application protocol, from the packet on that settles it; what messages say is in"
         " vsock.app.summary, .method and .error, how long an answer took in .time",
-        'proto ttrpc and vsock.app.method contains "Create"',
+        'proto http and vsock.app.method contains "GET"',
     ),
     Word(
         ("in",),

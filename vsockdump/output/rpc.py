@@ -1,8 +1,8 @@
 """-z rpc: the calls of each method, how long they took and what became of them.
 
 For every protocol whose parser pairs requests and responses.  Latencies are kept as a
-histogram with three significant digits, so that memory does not grow with the calls: a
-percentile is true to half a percent; the longest and the slowest calls are exact.
+histogram with four significant digits, so that memory does not grow with the calls: a
+percentile is true to half a thousandth; the longest and the slowest calls are exact.
 
 Rules for editors: a call counts by its response or, without one, by its request; of a
 filter those count whose response, or request, is in a packet that it chose.
@@ -64,7 +64,7 @@ class Latencies:
     def add(self, latency: int) -> None:
         """One more; negative where clocks of several sources differ."""
         digits = len(str(abs(latency)))
-        step = 10 ** max(digits - 3, 0)
+        step = 10 ** max(digits - 4, 0)
         self._counts[round(latency / step) * step] += 1
         self.count += 1
         self.longest = latency if self.longest is None else max(latency, self.longest)

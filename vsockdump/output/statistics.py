@@ -151,8 +151,8 @@ class Selection:
 def make(
     text: str,
     tracker: Tracker,
-    selection: Selection | None = None,
     dialogues: "Dialogues | None" = None,
+    selection: Selection | None = None,
 ) -> Statistic:
     """The statistic that a -z argument names, of what is selected; raises StatisticError."""
     name, _, argument = text.partition(",")
