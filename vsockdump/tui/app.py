@@ -18,7 +18,7 @@ from vsockdump.tui.filter_bar import FilterBar
 from vsockdump.tui.help import Help
 from vsockdump.tui.model.completion import check
 from vsockdump.tui.packets import PacketsPane
-from vsockdump.tui.pane import FilterBy, GoTo, Pane, Picked
+from vsockdump.tui.pane import FilterBy, GoTo, OpenPane, Pane, Picked
 from vsockdump.tui.panes import PANES
 from vsockdump.tui.session import Session
 from vsockdump.tui.status import Status
@@ -153,6 +153,11 @@ class MainScreen(Screen[None]):
         self.show("packets")
         self.query_one(PacketsPane).go_to(message.number)
 
+    def on_open_pane(self, message: OpenPane) -> None:
+        """A pane wants another to be shown."""
+        if message.pane in PANES:
+            self.show(message.pane)
+
     def on_picked(self, message: Picked) -> None:
         """The cursor is on another packet."""
         for pane in self.query(Pane):
@@ -195,9 +200,10 @@ class VsockApp(App[None]):
             self.notify(self._greeting, markup=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Where text is typed, or over the main screen, a slash is a slash."""
+        """Where text is typed, over the main screen, or in some panes, a slash is a slash."""
         if action == "main":
-            return self.screen is self.main and not isinstance(self.focused, Input)
+            typing = isinstance(self.focused, Input)
+            return self.screen is self.main and not typing and not self.main.pane.takes_slash
         return super().check_action(action, parameters)
 
     def action_main(self, action: str) -> None:

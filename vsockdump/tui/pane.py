@@ -2,10 +2,10 @@
 
 To add one: a subclass of Pane in tui/NAME.py, and a line in tui/panes.py.  Its BINDINGS are its
 keys: those with show=True stand in the footer while the focus is in the pane, all of them in
-the help (`?`), and `commands` adds to the palette.  A pane talks to the rest by messages: GoTo
-and FilterBy below.  It is told by `draw` that there is a new snapshot (only while it is seen,
-some five times a second), by `relisted` that the filter changed, and by `chosen` that another
-packet became the current one.
+the help (`?`), and `commands` adds to the palette.  A pane talks to the rest by messages: GoTo,
+FilterBy and OpenPane below.  It is told by `draw` that there is a new snapshot (only while it
+is seen, some five times a second), by `relisted` that the filter changed, and by `chosen` that
+another packet became the current one.
 
 Rules for editors: `draw` must be quick: copy from the model what fits on the screen, and do
 what takes longer in a thread (Textual's workers, model/passes.py).  Text that came from a
@@ -27,6 +27,14 @@ class GoTo(Message):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
+
+
+class OpenPane(Message):
+    """Show the pane of this name; what is of one connection is of `session.conn`."""
+
+    def __init__(self, pane: str) -> None:
+        super().__init__()
+        self.pane = pane
 
 
 class FilterBy(Message):
@@ -58,6 +66,7 @@ class Pane(Vertical):
     """One page of the program; `name` is its id, `title` stands in the tabs."""
 
     title: ClassVar[str]
+    takes_slash: ClassVar[bool] = False  # `/` is a key of the pane and does not type a filter
 
     def __init__(self, session: Session, name: str) -> None:
         super().__init__(id=name)

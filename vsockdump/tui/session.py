@@ -14,7 +14,8 @@ class Session:
     """One capture as it is looked at.
 
     `snapshot` is what is shown; while `paused` it stays what it was.  `current` is the number
-    of the packet that the cursor is on, 0 for none; `marked` are the numbers the user marked.
+    of the packet that the cursor is on, 0 for none, `conn` that of the connection in use: of the
+    packet or of the connection that was moved to last.  `marked` are the packets the user marked.
     `again` reads packets for the screen's own thread.
     """
 
@@ -26,6 +27,7 @@ class Session:
         self.filter: Filter | None = None
         self.listing = Listing(capture)
         self.current = 0
+        self.conn = 0
         self.marked: set[int] = set()
         self.columns = DEFAULT_COLUMNS
         self.times = 5
@@ -43,8 +45,13 @@ class Session:
 
     def refresh(self) -> None:
         """Take a new snapshot, unless paused."""
-        if not self.paused:
-            self.snapshot = self.capture.snapshot()
+        if self.paused:
+            return
+        had_ended = self.snapshot.ended
+        self.snapshot = self.capture.snapshot()
+        ended = self.snapshot.ended and not had_ended
+        if ended and self.capture.messages.late and self.filter and self.filter.needs_apps:
+            self.choose(self.filter)  # what was understood only now may match
 
     def mark(self, number: int) -> None:
         """Mark a packet, or take its mark away."""
