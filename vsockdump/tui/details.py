@@ -11,7 +11,7 @@ from textual.widgets.tree import TreeNode
 from vsockdump.tui.model.details import Node, node_at
 
 # Branches that are open until the user closes them.
-_OPEN: Final = ("Virtio", "Payload", "Connection")
+_OPEN: Final = ("Virtio", "Payload", "Message", "Connection")
 
 
 class DetailsTree(Tree[Node]):

@@ -33,7 +33,6 @@ from vsockdump.tui.prompt import Prompt
 from vsockdump.tui.session import Session
 
 _FINDING: Final = "finding note or finding warn or finding error"
-_WIDEST: Final = 28  # characters of a column but the last
 _LAST: Final = 60
 _REST_S: Final = 0.03  # how long the cursor rests before details are made
 
@@ -86,6 +85,8 @@ class PacketList(ScrollView, can_focus=True):
         self.cursor = 0
         self.following = session.snapshot.live
         self._count = 0
+        self._listing = session.listing
+        self._late = 0  # messages that came last of all, with packets that are shown
         self._sought = 0  # the packet to stand at once the listing has come so far
         self._generation = 0  # of what the lines are made from
         self._shown: tuple[int, int, int] | None = None  # first place, count, generation
@@ -113,6 +114,12 @@ class PacketList(ScrollView, can_focus=True):
         """Take notice of packets that have come; what has not changed is not drawn again."""
         listing = self.session.listing
         count = len(listing)
+        if listing is not self._listing:
+            self._listing, self._count = listing, -1
+        if self._late != self.session.capture.messages.late:
+            self._late = self.session.capture.messages.late
+            self._generation += 1
+            self.refresh()
         if self._sought and (listing.done >= self._sought or listing.place(self._sought) < count):
             self._count, self.cursor, self._sought = count, listing.place(self._sought), 0
             self.session.current = 0
@@ -209,7 +216,7 @@ class PacketList(ScrollView, can_focus=True):
         for line in self._lines:
             for index, cell in enumerate(line.cells[:-1]):
                 if len(cell) > self._widths[index]:
-                    self._widths[index] = min(len(cell), _WIDEST)
+                    self._widths[index] = min(len(cell), self._columns[index].most)
 
     def _head(self) -> str:
         return self._joined([column.title for column in self._columns])

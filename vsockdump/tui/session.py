@@ -43,8 +43,13 @@ class Session:
 
     def refresh(self) -> None:
         """Take a new snapshot, unless paused."""
-        if not self.paused:
-            self.snapshot = self.capture.snapshot()
+        if self.paused:
+            return
+        had_ended = self.snapshot.ended
+        self.snapshot = self.capture.snapshot()
+        ended = self.snapshot.ended and not had_ended
+        if ended and self.capture.messages.late and self.filter and self.filter.needs_apps:
+            self.choose(self.filter)  # what was understood only now may match
 
     def mark(self, number: int) -> None:
         """Mark a packet, or take its mark away."""

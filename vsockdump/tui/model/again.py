@@ -20,6 +20,7 @@ from vsockdump.capture.scan import Scanner
 from vsockdump.capture.source import Source
 from vsockdump.track.store import EVENT_DTYPE, STALL_DTYPE
 from vsockdump.tui.model.index import Index
+from vsockdump.tui.model.messages import Messages
 from vsockdump.tui.model.records import Records
 
 AT_ONCE: Final = 16384  # packets
@@ -31,11 +32,12 @@ _NO_EVENTS: Final = np.zeros(0, EVENT_DTYPE)
 class Again:
     """Reads packets by their numbers; `decoded` counts them."""
 
-    def __init__(self, index: Index, records: Records, source: Source) -> None:
+    def __init__(self, index: Index, records: Records, source: Source, messages: Messages) -> None:
         self.decoded = 0
         self._index = index
         self._records = records
         self._source = source
+        self._messages = messages
         self._table = InterfaceTable()
         self._rows = np.zeros(64, PACKET_DTYPE)
         self._scanner = Scanner(self._rows)
@@ -72,7 +74,10 @@ class Again:
         tracked = index["tracked"].copy()
         tracked["data_at"] += rows["packet_at"]
         self.decoded += len(rows)
-        return Batch(rows, data, layout, (), tracked, _NO_STALLS, _NO_EVENTS)
+        batch = Batch(rows, data, layout, (), tracked, _NO_STALLS, _NO_EVENTS)
+        batch.apps = index["app"]
+        batch.said = self._messages.of(numbers)
+        return batch
 
     def _read(self, offsets: NDArray[Any], sizes: NDArray[Any]) -> memoryview:
         """The records, one behind the other; those that are neighbours in the file at once."""

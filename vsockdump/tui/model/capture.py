@@ -26,9 +26,11 @@ from vsockdump.track.marks import Mark
 from vsockdump.track.tracker import Tracker
 from vsockdump.tui.model.again import Again
 from vsockdump.tui.model.index import Index
+from vsockdump.tui.model.messages import Messages
 from vsockdump.tui.model.records import DEFAULT_CAP, Full, records_of
 
 DEFAULT_CONNECTIONS: Final = 1_000_000
+_NO_WISHES: Final = DialogueOptions({})
 
 
 class Snapshot(NamedTuple):
@@ -91,7 +93,7 @@ class Capture:
         max_connections: int = DEFAULT_CONNECTIONS,
         max_copy: int = DEFAULT_CAP,
         takers: tuple[Taker, ...] = (),
-        apps: DialogueOptions | None = None,
+        apps: DialogueOptions | None = _NO_WISHES,
     ) -> None:
         self.source = source
         self.grown = Condition()  # notified when packets have come or the end has
@@ -100,7 +102,8 @@ class Capture:
         self.index = Index()
         self.records = records_of(source, max_copy)
         self._takers = takers
-        self._apps = apps or DialogueOptions({})
+        self.messages = Messages()
+        self._dialogues = None if apps is None else Dialogues(apps, max_connections)
         self._lock = Lock()
         self._counting = Lock()  # the kernel clears its counts when they are read
         self._left_out = 0
@@ -133,6 +136,7 @@ class Capture:
         finally:
             with self._lock:
                 self.tracker.finish(self.source.now_ns())
+                self._keep_late()
             self._ended = True
             self._notify()
 
@@ -141,6 +145,8 @@ class Capture:
             self.tracker.set_taps([place.tap for place in self.source.interfaces])
             self.tracker.track(batch)
             self.collector.add(batch)
+            if self._dialogues is not None:
+                self._dialogues.add(batch)
             for taker in self._takers:
                 taker.add(batch)
         self._keep(batch)
@@ -150,13 +156,23 @@ class Capture:
         """Into the list; from the first packet that does not fit on, none."""
         if not self._full:
             try:
-                self.index.add(batch, self.records.keep(batch))
+                place = self.records.keep(batch)
+                self.messages.add(batch.said or {})  # first: whoever sees the packet asks for it
+                self.index.add(batch, place)
                 return
             except Full as error:
                 self._full = str(error)
             except OSError as error:
-                self._full = f"nothing more can be written to disk ({error.strerror})"
+                self._full = _no_room(error)
         self._left_out += len(batch)
+
+    def _keep_late(self) -> None:
+        """What was understood only at the end, of packets that are in the list."""
+        late = [] if self._dialogues is None else self._dialogues.finish()
+        try:
+            self.messages.add_late([said for said in late if said.packet <= len(self.index)])
+        except OSError as error:
+            self._error = self._error or f"Messages are missing: {_no_room(error)}."
 
     def _notify(self) -> None:
         with self.grown:
@@ -195,6 +211,8 @@ class Capture:
                 f"The last {self._left_out} packets are counted but not listed: {self._full}."
                 + (f"  {self._error}" if self._error else "")
             )
+        if self.messages.left_out and not self._error:
+            return f"The last {self.messages.left_out} application messages are not kept."
         return self._error
 
     @contextmanager
@@ -231,13 +249,9 @@ class Capture:
 
     # --- packets -----------------------------------------------------------------------------
 
-    def dialogues(self) -> Dialogues:
-        """The application layer anew, for a pass that begins with the first packet."""
-        return Dialogues(self._apps, self.tracker.store.cap)
-
     def again(self) -> Again:
         """A reader of packets, for one thread."""
-        return Again(self.index, self.records, self.source)
+        return Again(self.index, self.records, self.source, self.messages)
 
     def wait(self, done: int, going: Callable[[], bool]) -> bool:
         """Until there are more packets than `done`; False where none follow or not `going`."""
@@ -251,3 +265,7 @@ class Capture:
     def wake(self) -> None:
         """Let those who wait look again whether they are to go on."""
         self._notify()
+
+
+def _no_room(error: OSError) -> str:
+    return f"nothing more can be written to disk ({error.strerror})"

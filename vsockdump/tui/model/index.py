@@ -19,6 +19,7 @@ INDEX_DTYPE: Final = np.dtype(
         ("offset", "u8"),  # of the record in the file
         ("size", "u4"),  # of the record
         ("tracked", TRACKED_DTYPE),  # with data_at counted from packet_at
+        ("app", "u1"),  # code of the application protocol, 0: none is known
     ]
 )
 
@@ -50,6 +51,7 @@ class Index:
         rows["offset"], rows["size"] = place.offsets, place.sizes
         rows["tracked"] = tracked(batch)
         rows["tracked"]["data_at"] -= batch.rows["packet_at"]
+        rows["app"] = 0 if batch.apps is None else batch.apps
         if not self._layouts or self._layouts[-1] != place.layout:
             self._firsts.append(len(self) + 1)
             self._layouts.append(place.layout)

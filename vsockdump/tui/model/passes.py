@@ -47,23 +47,17 @@ def connections_of(tree: Node) -> Ranges | None:
 class Pass:
     """Gives all packets of a capture to `take`, until cancelled; `done` is how far it has come.
 
-    `conns`: only those of these connections; `apps`: with what they say, see apps.dialogues.
-    `trouble` is what ended it early, "" if nothing.
+    `conns`: only those of these connections.  `trouble` is what ended it early, "" if nothing.
     """
 
     def __init__(
-        self,
-        capture: Capture,
-        take: Callable[[Batch], None],
-        conns: Ranges | None = None,
-        apps: bool = False,
+        self, capture: Capture, take: Callable[[Batch], None], conns: Ranges | None = None
     ) -> None:
         self.done = 0
         self.trouble = ""
         self._capture = capture
         self._take = take
         self._conns = conns
-        self._dialogues = capture.dialogues() if apps else None
         self._cancelled = False
         self._thread = Thread(target=self._run, name="pass", daemon=True)
 
@@ -100,8 +94,6 @@ class Pass:
             conns = self._capture.index.rows(numbers)["tracked"]["conn"]
             numbers = numbers[within(conns, self._conns)]
         for batch in again.batches(numbers):
-            if self._dialogues is not None:
-                self._dialogues.add(batch)
             self._take(batch)
 
 
@@ -146,8 +138,7 @@ class Chosen(Listing):
         super().__init__(capture)
         self._filter = chosen
         self._found = Spool(np.uint64)
-        conns = connections_of(chosen.lowered)
-        self._pass = Pass(capture, self._add, conns, chosen.needs_apps)
+        self._pass = Pass(capture, self._add, connections_of(chosen.lowered))
         self._pass.start()
 
     def _add(self, batch: Batch) -> None:
@@ -200,10 +191,8 @@ def find(
 ) -> int | None:
     """The next place behind (or before) `place` whose packet matches; None where none does.
 
-    For a thread of the caller's: it looks until it has found, or is not `going`.  What
-    applications say takes a pass from the first packet on, so that it cannot be asked for.
+    For a thread of the caller's: it looks until it has found, or is not `going`.
     """
-    assert not wanted.needs_apps
     again = capture.again()
     conns = connections_of(wanted.lowered)
     count = 256  # what is near is found without reading much
