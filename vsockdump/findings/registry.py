@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from vsockdump.findings import capture, connection, credit, frame, message
-from vsockdump.findings.rule import Rule, Severity
+from vsockdump.findings.rule import Rule, Severity, explanation
 from vsockdump.track.marks import Mark
 
 RULES: Final = (
@@ -116,7 +116,5 @@ def explain(name: str) -> Iterable[str]:
         return
     rule = lookup(name)
     yield f"{rule.name} ({rule.severity.word})"
-    yield f"  what: {rule.what}"
-    yield f"  likely cause: {rule.cause}"
-    yield f"  look at: {rule.look}"
-    yield f"  source: {rule.source}"
+    for label, said in explanation(rule):
+        yield f"  {label.lower()}: {said}"

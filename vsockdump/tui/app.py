@@ -147,6 +147,8 @@ class MainScreen(Screen[None]):
         if message.narrow and self.session.filter is not None:
             text = f"({self.session.filter}) and ({text})"
         self._choose(text)
+        if message.then:
+            self.show(message.then)
 
     def on_go_to(self, message: GoTo) -> None:
         """A pane wants a packet to be shown."""

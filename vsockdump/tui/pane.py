@@ -30,12 +30,16 @@ class GoTo(Message):
 
 
 class FilterBy(Message):
-    """List what this filter chooses; with `narrow` only what the present filter chooses too."""
+    """List what this filter chooses; with `narrow` only what the present filter chooses too.
 
-    def __init__(self, text: str, narrow: bool = False) -> None:
+    `then` is the pane to go to, "" for none.
+    """
+
+    def __init__(self, text: str, narrow: bool = False, then: str = "") -> None:
         super().__init__()
         self.text = text
         self.narrow = narrow
+        self.then = then
 
 
 class Picked(Message):

@@ -12,6 +12,7 @@ thread goes on writing to.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from threading import Condition, Lock, Thread
 from typing import Final, NamedTuple, Protocol
 
@@ -25,6 +26,7 @@ from vsockdump.findings.collector import Case, Collector, Group
 from vsockdump.track.marks import Mark
 from vsockdump.track.tracker import Tracker
 from vsockdump.tui.model.again import Again
+from vsockdump.tui.model.counting import Counting
 from vsockdump.tui.model.index import Index
 from vsockdump.tui.model.messages import Messages
 from vsockdump.tui.model.records import DEFAULT_CAP, Full, records_of
@@ -101,9 +103,10 @@ class Capture:
         self.collector = Collector(self.tracker)
         self.index = Index()
         self.records = records_of(source, max_copy)
-        self._takers = takers
         self.messages = Messages()
         self._dialogues = None if apps is None else Dialogues(apps, max_connections)
+        self.counting = Counting(self.tracker, self._dialogues)
+        self._takers = (self.counting, *takers)
         self._lock = Lock()
         self._counting = Lock()  # the kernel clears its counts when they are read
         self._left_out = 0
@@ -234,6 +237,15 @@ class Capture:
             picture = Tables(connections, flows, tracker.last_ns, store.forgotten)
         order = np.argsort(connections["number"])
         return picture._replace(connections=connections[order], flows=flows[order])
+
+    def picture(self) -> Tracker:
+        """A tracker with a copy of the tables, only to read from: what statistics look at."""
+        with self.frozen() as tracker:
+            picture, store = copy(tracker), copy(tracker.store)
+            store.connections = store.connections[: store.used].copy()
+            store.flows = store.flows[: 2 * store.used].copy()
+        picture.store = store
+        return picture
 
     def findings(self) -> list[Group]:
         """What was found until now, by rule, the worst first."""
