@@ -39,7 +39,7 @@ async def running(
     with opened(CAPTURES / name) as capture:
         session = Session(capture)
         app = VsockApp(session, filter_text)
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             await pilot.pause()
             yield app, pilot
         session.listing.cancel()

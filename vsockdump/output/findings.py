@@ -36,9 +36,14 @@ class Findings(OfStore):
 
     name = "findings"
 
-    def __init__(self, tracker: Tracker, selection: Selection | None = None) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        selection: Selection | None = None,
+        collector: Collector | None = None,
+    ) -> None:
         super().__init__(tracker, selection)
-        self.collector = Collector(tracker)
+        self.collector = collector or Collector(tracker)
 
     def add(self, batch: Batch, mask: Mask | None = None) -> None:
         """Take a tracked batch, all of it: a connection is judged by all its packets."""

@@ -20,6 +20,7 @@ from vsockdump.tui.model.completion import check
 from vsockdump.tui.packets import PacketsPane
 from vsockdump.tui.pane import FilterBy, GoTo, Pane, Picked
 from vsockdump.tui.panes import PANES
+from vsockdump.tui.saving import ask_to_export, ask_to_save, copy
 from vsockdump.tui.session import Session
 from vsockdump.tui.status import Status
 
@@ -135,6 +136,18 @@ class MainScreen(Screen[None]):
         """The filter before, or after."""
         self.bar.older(by)
 
+    def action_save(self, marked: bool) -> None:
+        """Save packets."""
+        ask_to_save(self.app, self.session, marked)
+
+    def action_export(self) -> None:
+        """Write what the pane shows."""
+        ask_to_export(self.app, self.pane)
+
+    def action_copy(self, as_filter: bool) -> None:
+        """Copy what the cursor is on."""
+        copy(self.app, self.pane.copied(as_filter))
+
     def action_leave_filter(self) -> None:
         """Leave the filter as it was."""
         self.bar.leave()
@@ -174,6 +187,11 @@ class VsockApp(App[None]):
         Binding("slash", "main('filter')", "Filter", key_display="/", priority=True),
         Binding("p", "pause", "Pause", show=True),
         Binding("S", "stop", "Stop the capture", show=False),
+        Binding("w", "screen.save(False)", "Save what is shown", show=False),
+        Binding("W", "screen.save(True)", "Save what is marked", show=False),
+        Binding("e", "screen.export", "Write the pane to a file", show=False),
+        Binding("y", "screen.copy(False)", "Copy", show=False),
+        Binding("Y", "screen.copy(True)", "Copy as a filter", show=False),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
         Binding("ctrl+c", "quit", "Quit", show=False, priority=True),

@@ -1,5 +1,6 @@
 """Pane of the findings: what is wrong, the worst first, with its explanation beside it."""
 
+from collections.abc import Callable, Iterator
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -12,7 +13,8 @@ from vsockdump.findings.collector import Group
 from vsockdump.findings.rule import explanation
 from vsockdump.output.findings import Ends, ends_of
 from vsockdump.output.tables import ColumnSpec
-from vsockdump.tui.model.findings import FindingLine, finding_lines, first_packet
+from vsockdump.tui.model import exports
+from vsockdump.tui.model.findings import FindingLine, filter_of, finding_lines, first_packet
 from vsockdump.tui.pane import FilterBy, GoTo
 from vsockdump.tui.refreshed import RefreshedPane
 from vsockdump.tui.session import Session
@@ -84,6 +86,18 @@ class FindingsPane(RefreshedPane):
         """Explain the finding."""
         self.text.update(_explained(_line(message.row)))
 
+    def export(self, as_json: bool, going: Callable[[], bool]) -> Iterator[bytes]:
+        """-z findings."""
+        for line in exports.findings(self.session.capture, as_json, self.session.numeric):
+            yield f"{line}\n".encode()
+
+    def copied(self, as_filter: bool) -> str:
+        """The sentence, or a filter for the packets."""
+        if self.table.row is None:
+            return ""
+        line = _line(self.table.row)
+        return filter_of(line) if as_filter else line.text
+
     # --- keys --------------------------------------------------------------------------------
 
     def on_table_view_entered(self, message: TableView.Entered) -> None:
@@ -105,9 +119,7 @@ class FindingsPane(RefreshedPane):
         """List the packets that have the finding, or those of the case's connection."""
         if self.table.row is None:
             return
-        line = _line(self.table.row)
-        text = f"conn {line.conn}" if line.conn else f"finding {line.rule.name}"
-        self.post_message(FilterBy(text, then="packets"))
+        self.post_message(FilterBy(filter_of(_line(self.table.row)), then="packets"))
 
 
 def findings_of(session: Session) -> _Made:

@@ -55,6 +55,12 @@ class HexView(ScrollView, can_focus=True):
         self._field = range(0)
 
     @property
+    def chosen(self) -> bytes:
+        """The bytes of the field, or the one under the cursor."""
+        field = self._field or range(self.cursor, self.cursor + 1)
+        return self.data[field.start : field.stop]
+
+    @property
     def width(self) -> int:
         """Bytes of a row."""
         return _WIDE if self.app.size.width >= 120 else _NARROW

@@ -5,7 +5,7 @@ in one go whenever other packets come into sight.  Textual's DataTable is not us
 holds a row for every packet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -22,12 +22,17 @@ from textual.worker import get_current_worker
 
 from vsockdump.capture.errors import CaptureError
 from vsockdump.filters.filter import Filter
+from vsockdump.output.escaped import on_line
+from vsockdump.output.fields_text import json_lines
+from vsockdump.output.text import TextOptions, TextView
 from vsockdump.tui.details import DetailsTree
 from vsockdump.tui.hex import HexView
 from vsockdump.tui.model.columns import COLOUR_RULES, COLUMNS, TIME_FORMATS, Line, colour_rule
-from vsockdump.tui.model.details import details, packet_bytes
+from vsockdump.tui.model.details import Node, details, packet_bytes
 from vsockdump.tui.model.goto import GotoError, place_of
 from vsockdump.tui.model.passes import find
+from vsockdump.tui.model.saving import printed
+from vsockdump.tui.model.wording import bytes_filter, field_filter
 from vsockdump.tui.pane import Command, FilterBy, Pane, Picked
 from vsockdump.tui.prompt import Prompt
 from vsockdump.tui.session import Session
@@ -180,6 +185,13 @@ class PacketList(ScrollView, can_focus=True):
         """Who looks back does not want to be taken to the end."""
         self.following = False
 
+    @property
+    def text(self) -> str:
+        """The line under the cursor, "" where it is not on the screen."""
+        at = self.cursor - round(self.scroll_y)
+        line = self._lines[at] if 0 <= at < len(self._lines) else None
+        return "" if line is None else "  ".join(filter(None, line.cells))
+
     # --- drawing -----------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
@@ -237,7 +249,7 @@ class PacketList(ScrollView, can_focus=True):
     def _line_style(self, line: Line, place: int) -> Style:
         rule = colour_rule(line)
         style = self.rich_style + self._style(rule) if rule else self.rich_style
-        if line.number in self.session.marked:
+        if line.number in self.session.marked or line.number in self.session.comments:
             style += self._style("marked")
         return style + self._style("cursor") if place == self.cursor else style
 
@@ -271,7 +283,9 @@ class PacketsPane(Pane):
         Binding("c", "connection", "Only this connection", show=False),
         Binding("m", "mark", "Mark"),
         Binding("t", "times", "Time format", show=False),
-        Binding("n", "names", "Addresses as names or numbers", show=False),
+        Binding("a", "names", "Addresses as names or numbers", show=False),
+        Binding("C", "comment", "Comment on the packet", show=False),
+        Binding("i", "by_field", "Only packets with the field's value", show=False),
         Binding("F", "follow", "Follow the end", show=False),
         Binding("z", "whole", "List only, or list and packet", show=False),
     ]
@@ -305,15 +319,42 @@ class PacketsPane(Pane):
             return
         try:
             batch = self.session.again.packet(number)
-            self.fields.show(details(self.session.capture, batch))
+            self.fields.show((*self._comments(number), *details(self.session.capture, batch)))
             self.hex.show(packet_bytes(batch))
         except CaptureError as error:
             self.app.notify(str(error), severity="error", markup=False)
+
+    def _comments(self, number: int) -> Iterator[Node]:
+        """What the user wrote of the packet."""
+        if number in self.session.comments:
+            yield Node("Your comment", on_line(self.session.comments[number]))
 
     def go_to(self, number: int) -> None:
         """Show this packet, or the next that is listed."""
         self.list.following = False
         self.list.show(self.session.listing.place(number))
+
+    def export(self, as_json: bool, going: Callable[[], bool]) -> Iterator[bytes]:
+        """The packets listed, as packet lines or JSON."""
+        session = self.session
+        options = TextOptions(session.times, number=True, numeric=session.numeric, apps=True)
+        write = json_lines().write if as_json else TextView(options).write
+        return printed(session.capture, session.parts(marked=False), write, going)
+
+    def copied(self, as_filter: bool) -> str:
+        """Bytes, a field or a line, by where the focus is."""
+        if self.hex.has_focus:
+            data = self.hex.chosen
+            return bytes_filter(data) if as_filter and data else data.hex(" ")
+        if self.fields.has_focus:
+            node = self.fields.cursor_node
+            if node is None or node.data is None:
+                return ""
+            return field_filter(node.data) if as_filter else node.data.value or node.data.label
+        if as_filter:
+            conn = self._conn()
+            return f"conn {conn}" if conn else f"frame.number == {self.session.current}"
+        return self.list.text
 
     def commands(self) -> Iterator[Command]:
         """Every time format by its name."""
@@ -343,6 +384,29 @@ class PacketsPane(Pane):
         if self.session.current:
             self.session.mark(self.session.current)
             self.list.refresh()
+
+    def action_comment(self) -> None:
+        """Ask for a comment on the packet."""
+        number = self.session.current
+        if number:
+            before = self.session.comments.get(number, "")
+            prompt = Prompt(f"Comment on packet {number}, saved with it in pcapng", before)
+            self.app.push_screen(prompt, partial(self._comment, number))
+
+    def _comment(self, number: int, text: str | None) -> None:
+        if text is not None:
+            self.session.comment(number, text.strip())
+            self.list.refresh()
+            self._look_at(self.session.current)
+
+    def action_by_field(self) -> None:
+        """List only packets with the field's value."""
+        node = self.fields.cursor_node
+        text = field_filter(node.data) if node is not None and node.data is not None else ""
+        if text:
+            self.post_message(FilterBy(text))
+        else:
+            self.app.notify("There is no filter for it.", severity="warning", timeout=2)
 
     def action_names(self) -> None:
         """Change how addresses are written."""

@@ -2,7 +2,8 @@
 
 To add one: a subclass of Pane in tui/NAME.py, and a line in tui/panes.py.  Its BINDINGS are its
 keys: those with show=True stand in the footer while the focus is in the pane, all of them in
-the help (`?`), and `commands` adds to the palette.  A pane talks to the rest by messages: GoTo
+the help (`?`), and `commands` adds to the palette; `export` and `copied` are what the program's
+keys for that ask for.  A pane talks to the rest by messages: GoTo
 and FilterBy below.  It is told by `draw` that there is a new snapshot (only while it is seen,
 some five times a second), by `relisted` that the filter changed, and by `chosen` that another
 packet became the current one.
@@ -12,7 +13,7 @@ what takes longer in a thread (Textual's workers, model/passes.py).  Text that c
 capture is never markup: Text, Segment or markup=False.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
 from textual.containers import Vertical
@@ -75,6 +76,14 @@ class Pane(Vertical):
 
     def chosen(self, number: int) -> None:
         """Another packet has become the current one."""
+
+    def export(self, as_json: bool, going: Callable[[], bool]) -> Iterable[bytes]:
+        """What the pane shows, as the command line prints it; in a thread, while `going`."""
+        raise NotImplementedError
+
+    def copied(self, as_filter: bool) -> str:
+        """What is to be copied of where the cursor is, or a filter for it; "": nothing."""
+        return ""
 
     def commands(self) -> Iterator[Command]:
         """What the command palette offers for the pane."""

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.markup import escape
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
@@ -25,7 +26,7 @@ class Prompt(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         """The line."""
         entry = Input(self._value, placeholder=self._question)
-        entry.border_title = self._question
+        entry.border_title = escape(self._question)
         yield entry
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

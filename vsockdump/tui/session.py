@@ -3,18 +3,24 @@
 Rules for editors: panes read it and change it through its methods; it knows no widgets.
 """
 
+from collections.abc import Iterator
+
+import numpy as np
+
 from vsockdump.filters.filter import Filter
 from vsockdump.tui.model.again import Again
 from vsockdump.tui.model.capture import Capture, Snapshot
 from vsockdump.tui.model.columns import DEFAULT_COLUMNS, Formatter
-from vsockdump.tui.model.passes import Chosen, Listing
+from vsockdump.tui.model.passes import Chosen, Listing, Numbers
+from vsockdump.tui.model.saving import parts_of
 
 
 class Session:
     """One capture as it is looked at.
 
     `snapshot` is what is shown; while `paused` it stays what it was.  `current` is the number
-    of the packet that the cursor is on, 0 for none; `marked` are the numbers the user marked.
+    of the packet that the cursor is on, 0 for none; `marked` are the numbers the user marked,
+    `comments` what the user wrote of packets.
     `again` reads packets for the screen's own thread.
     """
 
@@ -27,6 +33,7 @@ class Session:
         self.listing = Listing(capture)
         self.current = 0
         self.marked: set[int] = set()
+        self.comments: dict[int, str] = {}
         self.columns = DEFAULT_COLUMNS
         self.times = 5
         self.numeric = numeric
@@ -54,6 +61,18 @@ class Session:
     def mark(self, number: int) -> None:
         """Mark a packet, or take its mark away."""
         self.marked ^= {number}
+
+    def comment(self, number: int, text: str) -> None:
+        """Write a comment on a packet; an empty one takes it away."""
+        self.comments.pop(number, None)
+        if text:
+            self.comments[number] = text
+
+    def parts(self, marked: bool) -> Iterator[Numbers]:
+        """The numbers of the packets that are marked, or of those that are listed."""
+        if marked:
+            return iter((np.array(sorted(self.marked), np.uint64),))
+        return parts_of(self.listing)
 
     def close(self) -> None:
         """End the capture, and what runs over it."""

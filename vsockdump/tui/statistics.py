@@ -3,7 +3,8 @@
 All of it is of all traffic, whatever the filter lists.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Final, NamedTuple
 
 from rich.text import Text
@@ -14,7 +15,9 @@ from textual.widgets import ContentSwitcher, Static
 from vsockdump.output.rpc import COLUMNS as RPC_COLUMNS
 from vsockdump.output.statistics import ENDPOINT_COLUMNS, Endpoints
 from vsockdump.output.tables import Table, span
+from vsockdump.tui.model import exports
 from vsockdump.tui.model.rates import KINDS, Graph, amount, bars, columns
+from vsockdump.tui.pane import FilterBy
 from vsockdump.tui.refreshed import RefreshedPane
 from vsockdump.tui.session import Session
 from vsockdump.tui.table import Row, TableView
@@ -120,6 +123,25 @@ class StatisticsPane(RefreshedPane):
             self.tables[name].show([_row(row) for row in table.rows])
         self._entitle()
 
+    def export(self, as_json: bool, going: Callable[[], bool]) -> Iterator[bytes]:
+        """-z endpoints, -z rpc, and the rates."""
+        for line in exports.statistics(self.session.capture, as_json, self.session.numeric):
+            yield f"{line}\n".encode()
+
+    def copied(self, as_filter: bool) -> str:
+        """The row, or a filter for an endpoint or a method."""
+        name = str(self.switcher.current)
+        row = self.tables[name].row
+        if row is None:
+            return ""
+        return filter_of(name, row.cells) if as_filter else "  ".join(row.cells)
+
+    def on_table_view_entered(self, message: TableView.Entered) -> None:
+        """List the packets of the endpoint or method."""
+        text = filter_of(str(message.table.id), message.row.cells)
+        if text:
+            self.post_message(FilterBy(text, then="packets"))
+
     def _entitle(self) -> None:
         if self._made is not None:
             shown = (
@@ -141,3 +163,16 @@ class StatisticsPane(RefreshedPane):
 def _row(cells: Sequence[str]) -> Row:
     """A row of a table, known by what it is of: its texts before the numbers."""
     return Row(tuple(cells[:2]) if not cells[1].isdigit() else cells[0], tuple(cells))
+
+
+def filter_of(table: str, cells: Sequence[str]) -> str:
+    """The filter for the packets of an endpoint, or of the calls of a method."""
+    if table == "endpoints":
+        return cells[0]
+    protocol, method = cells[:2]
+    if not protocol:  # (other methods)
+        return ""
+    begin = method.partition("…")[0]
+    if begin == "?" or "\\" in begin:  # not as it was sent
+        return f"proto {protocol}"
+    return f"proto {protocol} and vsock.app.method contains {json.dumps(begin)}"

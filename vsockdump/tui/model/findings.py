@@ -50,3 +50,8 @@ def first_packet(groups: list[Group], rule: Rule) -> int:
     """The packet of the first case of a rule, 0 where it has none."""
     cases = next((group.cases for group in groups if group.rule is rule), [])
     return next((case.event.packet for case in cases if case.event.packet), 0)
+
+
+def filter_of(line: FindingLine) -> str:
+    """The filter for the packets with a finding, or of the connection of a case."""
+    return f"conn {line.conn}" if line.conn else f"finding {line.rule.name}"
