@@ -33,11 +33,11 @@ def opened(path: str | Path, read: bool = True, **options: Any) -> Iterator[Capt
 
 @contextlib.asynccontextmanager
 async def running(
-    name: str, size: tuple[int, int] = (80, 24), filter_text: str = ""
+    name: str, size: tuple[int, int] = (80, 24), filter_text: str = "", **options: Any
 ) -> AsyncIterator[tuple[VsockApp, Pilot[None]]]:
     """The program on a capture of ours, and who presses its keys."""
     with opened(CAPTURES / name) as capture:
-        session = Session(capture)
+        session = Session(capture, **options)
         app = VsockApp(session, filter_text)
         async with app.run_test(size=size, notifications=True) as pilot:
             await pilot.pause()

@@ -110,7 +110,7 @@ def test_saving_in_the_program(tmp_path: Path) -> None:
         await answer(app, pilot, "y")
         await until(pilot, lambda: "2 packets saved" in drawn(app))
         await pilot.press("w")
-        await answer(app, pilot, str(tmp_path / "no" / "folder.pcap"))
+        await answer(app, pilot, str(tmp_path / "no" / "folder.pcapng"))
         await until(pilot, lambda: "Cannot write" in drawn(app))
 
     drive("k612_many.pcap", test, size=(160, 40), filter_text="op request")

@@ -56,7 +56,7 @@ class MainScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """From top to bottom."""
         self.tabs = Tabs(markup=False)
-        self.bar = FilterBar(self._filter_text)
+        self.bar = FilterBar(self._filter_text, self.session.history)
         self.status = Status(self.session)
         yield self.tabs
         yield self.bar

@@ -61,6 +61,25 @@ class DetailsTree(Tree[Node]):
             else:
                 parent.add_leaf(_label(node), node)
 
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """What is shown."""
+        return self._shown_nodes
+
+    def select(self, wanted: Node) -> None:
+        """Go to a node, its branch being opened."""
+        branches = [self.root]
+        while branches:
+            branch = branches.pop()
+            if branch.data is wanted:
+                parent = branch.parent
+                while parent is not None:
+                    parent.expand()
+                    parent = parent.parent
+                self.call_after_refresh(self.move_cursor, branch)
+                return
+            branches += branch.children
+
     def select_byte(self, at: int) -> Node | None:
         """Go to the innermost node of a byte, without a message; the node."""
         path = node_at(self._shown_nodes, at)

@@ -103,6 +103,11 @@ class HexView(ScrollView, can_focus=True):
             self.refresh()
             self.post_message(self.Byte(self.cursor))
 
+    def go(self, found: range) -> None:
+        """To these bytes, highlighted."""
+        self._go(found.start)
+        self.call_after_refresh(self.highlight, found.start, len(found), False)
+
     def action_move(self, across: int, down: int) -> None:
         """Some bytes on."""
         self._go(self.cursor + across + down * self.width)

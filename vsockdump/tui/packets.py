@@ -30,11 +30,12 @@ from vsockdump.tui.hex import HexView
 from vsockdump.tui.model.columns import COLOUR_RULES, COLUMNS, TIME_FORMATS, Line, colour_rule
 from vsockdump.tui.model.details import Node, details, packet_bytes
 from vsockdump.tui.model.goto import GotoError, place_of
-from vsockdump.tui.model.passes import find
+from vsockdump.tui.model.passes import Listing, find
 from vsockdump.tui.model.saving import printed
 from vsockdump.tui.model.wording import bytes_filter, field_filter
 from vsockdump.tui.pane import Command, FilterBy, Pane, Picked
 from vsockdump.tui.prompt import Prompt
+from vsockdump.tui.searching import Search
 from vsockdump.tui.session import Session
 
 _FINDING: Final = "finding note or finding warn or finding error"
@@ -285,6 +286,9 @@ class PacketsPane(Pane):
         Binding("t", "times", "Time format", show=False),
         Binding("a", "names", "Addresses as names or numbers", show=False),
         Binding("C", "comment", "Comment on the packet", show=False),
+        Binding("f", "find", "Find"),
+        Binding("n", "again(True)", "Next found", show=False),
+        Binding("N", "again(False)", "Found before", show=False),
         Binding("i", "by_field", "Only packets with the field's value", show=False),
         Binding("F", "follow", "Follow the end", show=False),
         Binding("z", "whole", "List only, or list and packet", show=False),
@@ -295,6 +299,7 @@ class PacketsPane(Pane):
         self.list = PacketList(self.session)
         self.fields = DetailsTree()
         self.hex = HexView()
+        self.finder = Search(self)
         yield self.list
         with Horizontal():
             yield self.fields
@@ -321,6 +326,7 @@ class PacketsPane(Pane):
             batch = self.session.again.packet(number)
             self.fields.show((*self._comments(number), *details(self.session.capture, batch)))
             self.hex.show(packet_bytes(batch))
+            self.finder.arrived()
         except CaptureError as error:
             self.app.notify(str(error), severity="error", markup=False)
 
@@ -454,20 +460,27 @@ class PacketsPane(Pane):
     def action_next(self, what: str, forward: bool) -> None:
         """The next packet with a finding, or of the same connection."""
         text = _FINDING if what == "finding" else f"conn {self._conn()}"
-        self._search(Filter.of(text), forward)
+        wanted, capture, place = Filter.of(text), self.session.capture, self.list.cursor
+        self.search(lambda listing, going: find(capture, listing, wanted, place, forward, going))
+
+    def action_find(self) -> None:
+        """Ask what to search for, in what has the focus."""
+        self.finder.ask()
+
+    def action_again(self, forward: bool) -> None:
+        """The next place of what is searched for, or the one before."""
+        self.finder.next(forward)
 
     @work(thread=True, exclusive=True, group="search")
-    def _search(self, wanted: Filter, forward: bool) -> None:
+    def search(self, look: Callable[[Listing, Callable[[], bool]], int | None]) -> None:
+        """Go to the place that `look` gives, in a thread; a later search ends it."""
         worker = get_current_worker()
         listing = self.session.listing
-        place = find(
-            self.session.capture,
-            listing,
-            wanted,
-            self.list.cursor,
-            forward,
-            lambda: not worker.is_cancelled,
-        )
+        try:
+            place = look(listing, lambda: not worker.is_cancelled)
+        except CaptureError as error:
+            self.app.call_from_thread(self.app.notify, str(error), severity="error", markup=False)
+            return
         if not worker.is_cancelled:
             self.app.call_from_thread(self._found, listing, place)
 

@@ -14,6 +14,8 @@ from vsockdump.capture.source import Source
 from vsockdump.config import Config, TuiOptions
 from vsockdump.tui.errors import ScreenError
 from vsockdump.tui.model.capture import Capture
+from vsockdump.tui.model.history import History
+from vsockdump.tui.model.places import history_file
 from vsockdump.tui.session import Session
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def show(config: Config, source: Source, greeting: str) -> None:
     options = config.tui or TuiOptions()
     capture = Capture(source, config.max_connections, options.max_copy, apps=config.apps)
     capture.start()
-    session = Session(capture, config.text.numeric)
+    session = Session(capture, config.text.numeric, History(history_file()))
     try:
         app = VsockApp(session, config.filter, greeting)
         asyncio.run(_run(app))

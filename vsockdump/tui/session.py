@@ -11,6 +11,7 @@ from vsockdump.filters.filter import Filter
 from vsockdump.tui.model.again import Again
 from vsockdump.tui.model.capture import Capture, Snapshot
 from vsockdump.tui.model.columns import DEFAULT_COLUMNS, Formatter
+from vsockdump.tui.model.history import History
 from vsockdump.tui.model.passes import Chosen, Listing, Numbers
 from vsockdump.tui.model.saving import parts_of
 
@@ -20,11 +21,13 @@ class Session:
 
     `snapshot` is what is shown; while `paused` it stays what it was.  `current` is the number
     of the packet that the cursor is on, 0 for none; `marked` are the numbers the user marked,
-    `comments` what the user wrote of packets.
+    `comments` what the user wrote of packets, `history` the filters used.
     `again` reads packets for the screen's own thread.
     """
 
-    def __init__(self, capture: Capture, numeric: bool = False) -> None:
+    def __init__(
+        self, capture: Capture, numeric: bool = False, history: History | None = None
+    ) -> None:
         self.capture = capture
         self.again: Again = capture.again()
         self.snapshot: Snapshot = capture.snapshot()
@@ -34,6 +37,7 @@ class Session:
         self.current = 0
         self.marked: set[int] = set()
         self.comments: dict[int, str] = {}
+        self.history = history or History()
         self.columns = DEFAULT_COLUMNS
         self.times = 5
         self.numeric = numeric
@@ -41,6 +45,10 @@ class Session:
     def formatter(self) -> Formatter:
         """Makes the lines of packets in the columns and notation chosen."""
         return Formatter(self.again, self.columns, self.times, self.numeric)
+
+    def reader(self) -> Formatter:
+        """The same for another thread than the screen's."""
+        return Formatter(self.capture.again(), self.columns, self.times, self.numeric)
 
     def choose(self, wanted: Filter | None) -> None:
         """List only what a filter chooses; None: all."""
