@@ -126,6 +126,7 @@ def test_saving_in_the_program(tmp_path: Path) -> None:
     ("pane", "options"),
     [
         ("packets", ()),
+        ("connections", ("-z", "conv")),
         ("findings", ("-z", "findings")),
         ("statistics", ("-z", "endpoints", "-z", "rpc")),
     ],

@@ -65,7 +65,7 @@ def test_the_pane_of_findings(size: tuple[int, int]) -> None:
         await pilot.press("j", "space")
         assert len(pane.table.rows) == len(rules) + 4
         await pilot.press("j", "j")
-        row = pane.table.row
+        row = pane.table.chosen
         assert row is not None
         await pilot.press("enter")
         await until(pilot, lambda: app.session.current == row.data.packet)

@@ -18,7 +18,7 @@ from vsockdump.tui.filter_bar import FilterBar
 from vsockdump.tui.help import Help
 from vsockdump.tui.model.completion import check
 from vsockdump.tui.packets import PacketsPane
-from vsockdump.tui.pane import FilterBy, GoTo, Pane, Picked
+from vsockdump.tui.pane import FilterBy, GoTo, OpenPane, Pane, Picked
 from vsockdump.tui.panes import PANES
 from vsockdump.tui.saving import ask_to_export, ask_to_save, copy
 from vsockdump.tui.session import Session
@@ -160,13 +160,16 @@ class MainScreen(Screen[None]):
         if message.narrow and self.session.filter is not None:
             text = f"({self.session.filter}) and ({text})"
         self._choose(text)
-        if message.then:
-            self.show(message.then)
 
     def on_go_to(self, message: GoTo) -> None:
         """A pane wants a packet to be shown."""
         self.show("packets")
         self.query_one(PacketsPane).go_to(message.number)
+
+    def on_open_pane(self, message: OpenPane) -> None:
+        """A pane wants another to be shown."""
+        if message.pane in PANES:
+            self.show(message.pane)
 
     def on_picked(self, message: Picked) -> None:
         """The cursor is on another packet."""

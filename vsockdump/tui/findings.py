@@ -15,7 +15,7 @@ from vsockdump.output.findings import Ends, ends_of
 from vsockdump.output.tables import ColumnSpec
 from vsockdump.tui.model import exports
 from vsockdump.tui.model.findings import FindingLine, filter_of, finding_lines, first_packet
-from vsockdump.tui.pane import FilterBy, GoTo
+from vsockdump.tui.pane import FilterBy, GoTo, OpenPane
 from vsockdump.tui.refreshed import RefreshedPane
 from vsockdump.tui.session import Session
 from vsockdump.tui.table import Row, TableView
@@ -78,7 +78,7 @@ class FindingsPane(RefreshedPane):
         """Show them."""
         self._made = made
         lines = finding_lines(*made, self._opened)
-        self.table.show([_row(line) for line in lines])
+        self.table.fill([_row(line) for line in lines])
         if not lines:
             self.text.update(Text("Nothing was found.", "dim"))
 
@@ -93,9 +93,9 @@ class FindingsPane(RefreshedPane):
 
     def copied(self, as_filter: bool) -> str:
         """The sentence, or a filter for the packets."""
-        if self.table.row is None:
+        if self.table.chosen is None:
             return ""
-        line = _line(self.table.row)
+        line = _line(self.table.chosen)
         return filter_of(line) if as_filter else line.text
 
     # --- keys --------------------------------------------------------------------------------
@@ -111,15 +111,16 @@ class FindingsPane(RefreshedPane):
 
     def action_open(self) -> None:
         """List the cases of the rule, or no longer."""
-        if self.table.row is not None:
-            self._opened ^= {int(_line(self.table.row).rule.mark)}
+        if self.table.chosen is not None:
+            self._opened ^= {int(_line(self.table.chosen).rule.mark)}
             self.put(self._made)
 
     def action_list(self) -> None:
         """List the packets that have the finding, or those of the case's connection."""
-        if self.table.row is None:
+        if self.table.chosen is None:
             return
-        self.post_message(FilterBy(filter_of(_line(self.table.row)), then="packets"))
+        self.post_message(FilterBy(filter_of(_line(self.table.chosen))))
+        self.post_message(OpenPane("packets"))
 
 
 def findings_of(session: Session) -> _Made:

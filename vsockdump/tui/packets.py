@@ -9,18 +9,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from rich.segment import Segment
 from rich.style import Style
-from textual import events, work
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.geometry import Size
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.worker import get_current_worker
 
 from vsockdump.capture.errors import CaptureError
+from vsockdump.columns import tracked
 from vsockdump.filters.filter import Filter
 from vsockdump.output.escaped import on_line
 from vsockdump.output.fields_text import json_lines
@@ -35,6 +33,7 @@ from vsockdump.tui.model.saving import printed
 from vsockdump.tui.model.wording import bytes_filter, field_filter
 from vsockdump.tui.pane import Command, FilterBy, Pane, Picked
 from vsockdump.tui.prompt import Prompt
+from vsockdump.tui.rows import RowList
 from vsockdump.tui.searching import Search
 from vsockdump.tui.session import Session
 
@@ -43,26 +42,17 @@ _LAST: Final = 60
 _REST_S: Final = 0.03  # how long the cursor rests before details are made
 
 
-class PacketList(ScrollView, can_focus=True):
+class PacketList(RowList):
     """The lines of the packets that are listed; the first line of the screen is the head.
 
     `cursor` is a place in the listing; `following`: it stays at the end as packets come.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "packets--head",
-        "packets--cursor",
         "packets--marked",
         *(f"packets--{rule}" for rule in COLOUR_RULES),
     }
     DEFAULT_CSS = """
-    PacketList {
-        height: 1fr;
-        scrollbar-size: 0 1;
-    }
-    PacketList > .packets--head { text-style: bold; background: $panel; color: $foreground; }
-    PacketList > .packets--cursor { text-style: bold; background: $block-cursor-background;
-        color: $block-cursor-foreground; }
     PacketList > .packets--marked { text-style: bold; color: $accent; }
     PacketList > .packets--error { color: $text-error; text-style: bold; }
     PacketList > .packets--warn { color: $text-warning; }
@@ -73,24 +63,14 @@ class PacketList(ScrollView, can_focus=True):
     PacketList > .packets--foreign { color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False),
-        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False),
-        Binding("ctrl+u", "page(-0.5)", "Half a page up", show=False),
-        Binding("ctrl+d", "page(0.5)", "Half a page down", show=False),
         Binding("home,g", "end(0)", "First packet", show=False),
         Binding("end,G", "end(1)", "Last packet, and follow the end", show=False),
-        Binding("left,h", "shift(-8)", "Scroll left", show=False),
-        Binding("right,l", "shift(8)", "Scroll right", show=False),
     ]
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self.cursor = 0
         self.following = session.snapshot.live
-        self._count = 0
         self._listing = session.listing
         self._late = 0  # messages that came last of all, with packets that are shown
         self._sought = 0  # the packet to stand at once the listing has come so far
@@ -113,7 +93,7 @@ class PacketList(ScrollView, can_focus=True):
         """Another listing: stand at this packet or where it would be."""
         self._generation += 1
         self._sought = number
-        self._count = -1
+        self.count = -1
         self.grow()
 
     def grow(self) -> None:
@@ -121,66 +101,40 @@ class PacketList(ScrollView, can_focus=True):
         listing = self.session.listing
         count = len(listing)
         if listing is not self._listing:
-            self._listing, self._count = listing, -1
+            self._listing, self.count = listing, -1
         if self._late != self.session.capture.messages.late:
             self._late = self.session.capture.messages.late
             self._generation += 1
             self.refresh()
         if self._sought and (listing.done >= self._sought or listing.place(self._sought) < count):
-            self._count, self.cursor, self._sought = count, listing.place(self._sought), 0
+            self.count, self.cursor, self._sought = count, listing.place(self._sought), 0
             self.session.current = 0
-        elif count == self._count:
+        elif count == self.count:
             return
-        self._count = count
-        self.virtual_size = Size(sum(self._widths) + len(self._widths) + _LAST, count + 1)
-        self.refresh()
+        self.resize_to(count, sum(self._widths) + len(self._widths) + _LAST)
         if self.following:
-            self.show(count - 1)
+            self.show(count - 1, near=True)
         elif not self.session.current:
             self.show(self.cursor)
 
     # --- moving ------------------------------------------------------------------------------
 
-    def show(self, place: int) -> None:
-        """Set the cursor there, and let it be seen."""
-        if not self._count:
-            return
-        self.cursor = max(min(place, self._count - 1), 0)
-        rows = max(self.scrollable_content_region.height - 1, 1)
-        top = round(self.scroll_y)
-        if not top <= self.cursor < top + rows:
-            near = self.cursor - rows + 1 if self.cursor >= top + rows else self.cursor
-            far = abs(self.cursor - top) > 2 * rows and not self.following
-            self.scroll_to(y=self.cursor - rows // 2 if far else near, animate=False, force=True)
+    def moved(self) -> None:
+        """Tell which packet it is now."""
         number = int(self.session.listing.numbers(self.cursor, 1)[0])
         if number != self.session.current:
             self.session.current = number
             self.post_message(Picked(number))
-        self.refresh()
 
     def action_move(self, by: int) -> None:
         """Some lines up or down."""
         self.following = False
-        self.show(self.cursor + by)
-
-    def action_page(self, by: float) -> None:
-        """Some screens up or down."""
-        self.action_move(round(by * max(self.size.height - 2, 1)))
+        super().action_move(by)
 
     def action_end(self, last: int) -> None:
         """To the first packet, or to the last and on with the end as it moves."""
         self.following = bool(last) and not self.session.snapshot.ended
-        self.show(self._count - 1 if last else 0)
-
-    def action_shift(self, by: int) -> None:
-        """Show columns further to the left or right."""
-        self.scroll_to(x=max(self.scroll_x + by, 0), animate=False, force=True)
-
-    def on_click(self, event: events.Click) -> None:
-        """The cursor goes to the line."""
-        if event.y > 0:
-            self.following = False
-            self.show(round(self.scroll_y) + event.y - 1)
+        super().action_end(last)
 
     def on_mouse_scroll_up(self) -> None:
         """Who looks back does not want to be taken to the end."""
@@ -195,21 +149,23 @@ class PacketList(ScrollView, can_focus=True):
 
     # --- drawing -----------------------------------------------------------------------------
 
-    def render_line(self, y: int) -> Strip:
-        """The head, or a packet."""
-        if y == 0:
-            self._decode()
-            return self._strip(self._head(), self._style("head"))
-        at = y - 1
+    def head(self) -> str:
+        """The titles of the columns."""
+        self._decode()
+        return self._joined([column.title for column in self._columns])
+
+    def row(self, place: int) -> Strip:
+        """A packet."""
+        at = place - round(self.scroll_y)
         if at >= len(self._lines):
             return Strip.blank(self.size.width, self.rich_style)
         line = self._lines[at]
-        return self._strip(self._text(line), self._line_style(line, round(self.scroll_y) + at))
+        return self.line(self._joined(list(line.cells)), self._line_style(line, place))
 
     def _decode(self) -> None:
         """Have the lines that are on the screen."""
         first = round(self.scroll_y)
-        count = max(min(self.size.height - 1, self._count - first), 0)
+        count = max(min(self.size.height - 1, self.count - first), 0)
         shown = first, count, self._generation
         if shown == self._shown:
             return
@@ -231,12 +187,6 @@ class PacketList(ScrollView, can_focus=True):
                 if len(cell) > self._widths[index]:
                     self._widths[index] = min(len(cell), self._columns[index].most)
 
-    def _head(self) -> str:
-        return self._joined([column.title for column in self._columns])
-
-    def _text(self, line: Line) -> str:
-        return self._joined(list(line.cells))
-
     def _joined(self, cells: list[str]) -> str:
         parts = []
         for column, width, cell in zip(self._columns[:-1], self._widths, cells, strict=False):
@@ -244,22 +194,12 @@ class PacketList(ScrollView, can_focus=True):
             parts.append(text.rjust(width) if column.right else text.ljust(width))
         return " ".join([*parts, cells[-1]])
 
-    def _style(self, part: str) -> Style:
-        return self.get_component_rich_style(f"packets--{part}")
-
     def _line_style(self, line: Line, place: int) -> Style:
         rule = colour_rule(line)
-        style = self.rich_style + self._style(rule) if rule else self.rich_style
+        style = self.rich_style + self.part(f"packets--{rule}") if rule else self.rich_style
         if line.number in self.session.marked or line.number in self.session.comments:
-            style += self._style("marked")
-        return style + self._style("cursor") if place == self.cursor else style
-
-    def _strip(self, text: str, style: Style) -> Strip:
-        left, width = round(self.scroll_x), self.scrollable_content_region.width
-        shown = f" {text}"[left : left + width + 1]
-        if len(shown) > width:
-            shown = shown[: width - 1] + "…"  # a number that is cut off is another number
-        return Strip([Segment(shown, style)], len(shown)).extend_cell_length(width, style)
+            style += self.part("packets--marked")
+        return style + self.part("rows--cursor") if place == self.cursor else style
 
 
 def _key(key: str, display: str, action: str, description: str, show: bool = False) -> Binding:
@@ -324,6 +264,7 @@ class PacketsPane(Pane):
             return
         try:
             batch = self.session.again.packet(number)
+            self.session.conn = int(tracked(batch)["conn"][0]) or self.session.conn
             self.fields.show((*self._comments(number), *details(self.session.capture, batch)))
             self.hex.show(packet_bytes(batch))
             self.finder.arrived()

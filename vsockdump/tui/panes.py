@@ -5,6 +5,7 @@ Rules for editors: a pane is a class in a file of its own (see pane.py), and one
 
 from typing import Final
 
+from vsockdump.tui.connections import ConnectionsPane
 from vsockdump.tui.findings import FindingsPane
 from vsockdump.tui.packets import PacketsPane
 from vsockdump.tui.pane import Pane
@@ -12,6 +13,7 @@ from vsockdump.tui.statistics import StatisticsPane
 
 PANES: Final[dict[str, type[Pane]]] = {
     "packets": PacketsPane,
+    "connections": ConnectionsPane,
     "findings": FindingsPane,
     "statistics": StatisticsPane,
 }

@@ -39,6 +39,9 @@ def ask_to_save(app: App[None], session: Session, marked: bool) -> None:
 
 def ask_to_export(app: App[None], pane: Pane) -> None:
     """Ask where to write what a pane shows."""
+    if not pane.exports:
+        app.notify(f"{pane.title} has nothing to write.", severity="warning", timeout=2)
+        return
     question = f"Write {pane.title} as text, or to a name with .json as JSON, to"
     _ask(app, question, f"{pane.title.lower()}.txt", partial(_export, pane))
 

@@ -20,7 +20,8 @@ class Session:
     """One capture as it is looked at.
 
     `snapshot` is what is shown; while `paused` it stays what it was.  `current` is the number
-    of the packet that the cursor is on, 0 for none; `marked` are the numbers the user marked,
+    of the packet that the cursor is on, 0 for none, `conn` that of the connection in use: of the
+    packet or of the connection that was moved to last.  `marked` are the packets the user marked,
     `comments` what the user wrote of packets, `history` the filters used.
     `again` reads packets for the screen's own thread.
     """
@@ -35,6 +36,7 @@ class Session:
         self.filter: Filter | None = None
         self.listing = Listing(capture)
         self.current = 0
+        self.conn = 0
         self.marked: set[int] = set()
         self.comments: dict[int, str] = {}
         self.history = history or History()

@@ -17,7 +17,7 @@ from vsockdump.output.statistics import ENDPOINT_COLUMNS, Endpoints
 from vsockdump.output.tables import Table, span
 from vsockdump.tui.model import exports
 from vsockdump.tui.model.rates import KINDS, Graph, amount, bars, columns
-from vsockdump.tui.pane import FilterBy
+from vsockdump.tui.pane import FilterBy, OpenPane
 from vsockdump.tui.refreshed import RefreshedPane
 from vsockdump.tui.session import Session
 from vsockdump.tui.table import Row, TableView
@@ -120,7 +120,7 @@ class StatisticsPane(RefreshedPane):
         self._made = made
         self.rates.show(made.graph, made.outside)
         for name, table in zip(_TABLES, (made.endpoints, made.calls), strict=True):
-            self.tables[name].show([_row(row) for row in table.rows])
+            self.tables[name].fill([_row(row) for row in table.rows])
         self._entitle()
 
     def export(self, as_json: bool, going: Callable[[], bool]) -> Iterator[bytes]:
@@ -131,7 +131,7 @@ class StatisticsPane(RefreshedPane):
     def copied(self, as_filter: bool) -> str:
         """The row, or a filter for an endpoint or a method."""
         name = str(self.switcher.current)
-        row = self.tables[name].row
+        row = self.tables[name].chosen
         if row is None:
             return ""
         return filter_of(name, row.cells) if as_filter else "  ".join(row.cells)
@@ -140,7 +140,8 @@ class StatisticsPane(RefreshedPane):
         """List the packets of the endpoint or method."""
         text = filter_of(str(message.table.id), message.row.cells)
         if text:
-            self.post_message(FilterBy(text, then="packets"))
+            self.post_message(FilterBy(text))
+            self.post_message(OpenPane("packets"))
 
     def _entitle(self) -> None:
         if self._made is not None:

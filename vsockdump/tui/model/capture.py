@@ -17,6 +17,7 @@ from threading import Condition, Lock, Thread
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vsockdump.apps.dialogues import DialogueOptions, Dialogues
 from vsockdump.batch import Batch, Rows
@@ -24,12 +25,15 @@ from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.source import Counts, Source
 from vsockdump.findings.collector import Case, Collector, Group
 from vsockdump.track.marks import Mark
+from vsockdump.track.store import STALL_DTYPE
 from vsockdump.track.tracker import Tracker
+from vsockdump.track.window import CreditWindows
 from vsockdump.tui.model.again import Again
 from vsockdump.tui.model.counting import Counting
 from vsockdump.tui.model.index import Index
 from vsockdump.tui.model.messages import Messages
 from vsockdump.tui.model.records import DEFAULT_CAP, Full, records_of
+from vsockdump.tui.model.spool import Spool
 
 DEFAULT_CONNECTIONS: Final = 1_000_000
 _NO_WISHES: Final = DialogueOptions({})
@@ -107,6 +111,8 @@ class Capture:
         self._dialogues = None if apps is None else Dialogues(apps, max_connections)
         self.counting = Counting(self.tracker, self._dialogues)
         self._takers = (self.counting, *takers)
+        self.windows = CreditWindows()
+        self.stalls = Spool(STALL_DTYPE)
         self._lock = Lock()
         self._counting = Lock()  # the kernel clears its counts when they are read
         self._left_out = 0
@@ -150,6 +156,7 @@ class Capture:
             self.collector.add(batch)
             if self._dialogues is not None:
                 self._dialogues.add(batch)
+            self.windows.add(batch.rows, batch.tracked, self.tracker.connections)
             for taker in self._takers:
                 taker.add(batch)
         self._keep(batch)
@@ -161,6 +168,8 @@ class Capture:
             try:
                 place = self.records.keep(batch)
                 self.messages.add(batch.said or {})  # first: whoever sees the packet asks for it
+                assert batch.stalls is not None
+                self.stalls.append(batch.stalls)
                 self.index.add(batch, place)
                 return
             except Full as error:
@@ -246,6 +255,12 @@ class Capture:
             store.flows = store.flows[: 2 * store.used].copy()
         picture.store = store
         return picture
+
+    def protocols_of(self, conns: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """The code of the protocol of each connection, 0: none is known; while frozen."""
+        if self._dialogues is None:
+            return np.zeros(len(conns), np.uint8)
+        return self._dialogues.protocols_of(conns)
 
     def findings(self) -> list[Group]:
         """What was found until now, by rule, the worst first."""

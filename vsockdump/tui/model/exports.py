@@ -3,22 +3,27 @@
 from collections.abc import Iterator
 
 from vsockdump.output.findings import Findings
-from vsockdump.output.statistics import Endpoints, Statistic
+from vsockdump.output.statistics import Endpoints, Statistic, make
 from vsockdump.output.tables import json_line
 from vsockdump.tui.model.capture import Capture
 from vsockdump.tui.model.rates import Graph
 
 
-def lines_of(statistic: Statistic, as_json: bool, numeric: bool) -> Iterator[str]:
+def lines_of(one: Statistic, as_json: bool, numeric: bool) -> Iterator[str]:
     """The result of a statistic."""
-    return statistic.json_lines() if as_json else statistic.lines(numeric, False)
+    return one.json_lines() if as_json else one.lines(numeric, False)
+
+
+def statistic(capture: Capture, name: str, as_json: bool, numeric: bool) -> Iterator[str]:
+    """The -z of that name, one that needs no more than the connections."""
+    return lines_of(make(name, capture.picture()), as_json, numeric)
 
 
 def findings(capture: Capture, as_json: bool, numeric: bool) -> list[str]:
     """-z findings."""
     with capture.frozen() as tracker:
-        statistic = Findings(tracker, collector=capture.collector)
-        return list(lines_of(statistic, as_json, numeric))
+        found = Findings(tracker, collector=capture.collector)
+        return list(lines_of(found, as_json, numeric))
 
 
 def statistics(capture: Capture, as_json: bool, numeric: bool) -> list[str]:

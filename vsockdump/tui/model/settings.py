@@ -25,7 +25,10 @@ _SINCE_FIRST: Final = 5
 
 
 class Settings(NamedTuple):
-    """`colours` are of colour rules, `keys` of the actions that the help lists; "" is the default."""
+    """What to begin with; `theme` "" is Textual's.
+
+    `colours` are of colour rules, `keys` of the actions that the help lists.
+    """
 
     columns: tuple[str, ...] = DEFAULT_COLUMNS
     times: int = _SINCE_FIRST
