@@ -16,7 +16,10 @@ from textual.widgets import ContentSwitcher, Footer, Input, Static
 
 from vsockdump.tui.filter_bar import FilterBar
 from vsockdump.tui.help import Help
+from vsockdump.tui.keys import bind
+from vsockdump.tui.looks import HIGH_CONTRAST, style_sheet
 from vsockdump.tui.model.completion import check
+from vsockdump.tui.model.settings import Settings
 from vsockdump.tui.packets import PacketsPane
 from vsockdump.tui.pane import FilterBy, GoTo, OpenPane, Pane, Picked
 from vsockdump.tui.panes import PANES
@@ -187,26 +190,37 @@ class VsockApp(App[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         # With priority, so that the keys typed behind it go to the bar: see check_action.
-        Binding("slash", "main('filter')", "Filter", key_display="/", priority=True),
-        Binding("p", "pause", "Pause", show=True),
-        Binding("S", "stop", "Stop the capture", show=False),
-        Binding("w", "screen.save(False)", "Save what is shown", show=False),
-        Binding("W", "screen.save(True)", "Save what is marked", show=False),
-        Binding("e", "screen.export", "Write the pane to a file", show=False),
-        Binding("y", "screen.copy(False)", "Copy", show=False),
-        Binding("Y", "screen.copy(True)", "Copy as a filter", show=False),
-        Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("q", "quit", "Quit"),
+        bind("slash", "main('filter')", "Filter", display="/", priority=True),
+        bind("p", "pause", "Pause", show=True),
+        bind("S", "stop", "Stop the capture", show=False),
+        bind("w", "screen.save(False)", "Save what is shown", show=False),
+        bind("W", "screen.save(True)", "Save what is marked", show=False),
+        bind("e", "screen.export", "Write the pane to a file", show=False),
+        bind("y", "screen.copy(False)", "Copy", show=False),
+        bind("Y", "screen.copy(True)", "Copy as a filter", show=False),
+        bind("question_mark", "help", "Help", display="?"),
+        bind("q", "quit", "Quit"),
         Binding("ctrl+c", "quit", "Quit", show=False, priority=True),
-        Binding("colon", "command_palette", "Commands", show=False, key_display=":"),
+        bind("colon", "command_palette", "Commands", show=False, display=":"),
         *(
-            Binding(str(number), f"pane('{name}')", pane.title, show=False)
+            bind(str(number), f"pane('{name}')", pane.title, show=False)
             for number, (name, pane) in enumerate(PANES.items(), 1)
         ),
     ]
 
-    def __init__(self, session: Session, filter_text: str = "", greeting: str = "") -> None:
+    def __init__(
+        self,
+        session: Session,
+        filter_text: str = "",
+        greeting: str = "",
+        settings: Settings | None = None,
+    ) -> None:
         super().__init__()
+        settings = settings or Settings()
+        self.register_theme(HIGH_CONTRAST)
+        self.theme = settings.theme or self.theme
+        self.stylesheet.add_source(style_sheet(settings.colours), ("settings", "colours"))
+        self.set_keymap(dict(settings.keys))
         self.main = MainScreen(session, filter_text)
         self.session = session
         self._greeting = greeting
@@ -250,5 +264,13 @@ class VsockApp(App[None]):
         yield from super().get_system_commands(screen)
         for name, pane in PANES.items():
             yield SystemCommand(pane.title, "show this pane", partial(self.main.show, name))
+        for title, meaning, run in (
+            ("Save what is shown", "as pcapng or pcap", partial(self.main.action_save, False)),
+            ("Save what is marked", "as pcapng or pcap", partial(self.main.action_save, True)),
+            ("Write the pane to a file", "as text or JSON", self.main.action_export),
+            ("Copy", "what the cursor is on", partial(self.main.action_copy, False)),
+            ("Copy as a filter", "what the cursor is on", partial(self.main.action_copy, True)),
+        ):
+            yield SystemCommand(title, meaning, run)
         for command in self.main.pane.commands():
             yield SystemCommand(*command)

@@ -7,13 +7,14 @@ from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
 from vsockdump.filters.errors import FilterError
 from vsockdump.filters.filter import Filter
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model.completion import Completion, check, complete
 from vsockdump.tui.model.history import History
 
@@ -22,10 +23,10 @@ class _Entry(Input):
     """The line itself; what its keys do is the bar's matter."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "screen.complete_filter", "Complete"),
-        Binding("up", "screen.filter_before(-1)", "Filter before", show=False),
-        Binding("down", "screen.filter_before(1)", "Filter after", show=False),
-        Binding("escape", "screen.leave_filter", "Back"),
+        bind("tab", "screen.complete_filter", "Complete"),
+        bind("up", "screen.filter_before(-1)", "Filter before", show=False),
+        bind("down", "screen.filter_before(1)", "Filter after", show=False),
+        bind("escape", "screen.leave_filter", "Back"),
     ]
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Final
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import Static
 
@@ -13,6 +13,7 @@ from vsockdump.findings.collector import Group
 from vsockdump.findings.rule import explanation
 from vsockdump.output.findings import Ends, ends_of
 from vsockdump.output.tables import ColumnSpec
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model import exports
 from vsockdump.tui.model.findings import FindingLine, filter_of, finding_lines, first_packet
 from vsockdump.tui.pane import FilterBy, GoTo, OpenPane
@@ -46,8 +47,8 @@ class FindingsPane(RefreshedPane):
     FindingsPane #finding > Static { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "open", "Cases"),
-        Binding("c", "list", "List its packets"),
+        bind("space", "open", "Cases"),
+        bind("c", "list", "List its packets"),
     ]
 
     def __init__(self, session: Session, name: str) -> None:

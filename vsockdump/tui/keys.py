@@ -12,7 +12,8 @@ def bind(
     show: bool = True,
     display: str | None = None,
     priority: bool = False,
+    tooltip: str = "",
 ) -> Binding:
     """A key, or several with commas between."""
     ACTIONS.add(description)
-    return Binding(key, action, description, show, display, priority, id=description)
+    return Binding(key, action, description, show, display, priority, tooltip, description)

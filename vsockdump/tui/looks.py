@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from textual.color import Color, ColorParseError
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 from vsockdump.tui.model.settings import SettingsError
 
@@ -19,15 +19,21 @@ HIGH_CONTRAST: Final = Theme(
     foreground="#ffffff",
     background="#000000",
     surface="#000000",
-    panel="#303030",
+    panel="#202020",
     dark=True,
     variables={
         "block-cursor-background": "#ffff00",
         "block-cursor-foreground": "#000000",
         "text-muted": "#ffffff",
+        "text-disabled": "#c0c0c0",
         "footer-key-foreground": "#ffff00",
     },
 )
+
+
+def themes() -> set[str]:
+    """The names of all themes."""
+    return {*BUILTIN_THEMES, HIGH_CONTRAST.name}
 
 
 def style_sheet(colours: Mapping[str, str]) -> str:

@@ -25,6 +25,7 @@ from vsockdump.output.fields_text import json_lines
 from vsockdump.output.text import TextOptions, TextView
 from vsockdump.tui.details import DetailsTree
 from vsockdump.tui.hex import HexView
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model.columns import COLOUR_RULES, COLUMNS, TIME_FORMATS, Line, colour_rule
 from vsockdump.tui.model.details import Node, details, packet_bytes
 from vsockdump.tui.model.goto import GotoError, place_of
@@ -63,8 +64,8 @@ class PacketList(RowList):
     PacketList > .packets--foreign { color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("home,g", "end(0)", "First packet", show=False),
-        Binding("end,G", "end(1)", "Last packet, and follow the end", show=False),
+        bind("home,g", "end(0)", "First packet", show=False),
+        bind("end,G", "end(1)", "Last packet, and follow the end", show=False),
     ]
 
     def __init__(self, session: Session) -> None:
@@ -203,7 +204,7 @@ class PacketList(RowList):
 
 
 def _key(key: str, display: str, action: str, description: str, show: bool = False) -> Binding:
-    return Binding(key, action, description, show, display)
+    return bind(key, action, description, show, display)
 
 
 class PacketsPane(Pane):
@@ -215,23 +216,23 @@ class PacketsPane(Pane):
     PacketsPane.-whole > Horizontal { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "details", "Details"),
+        bind("enter", "details", "Details"),
         _key("right_square_bracket", "]", "next('finding', True)", "Next finding", True),
         _key("left_square_bracket", "[", "next('finding', False)", "Finding before"),
         _key("right_curly_bracket", "}", "next('conn', True)", "Next packet of the connection"),
         _key("left_curly_bracket", "{", "next('conn', False)", "The one before in the connection"),
-        Binding("o", "go_to", "Go to"),
-        Binding("c", "connection", "Only this connection", show=False),
-        Binding("m", "mark", "Mark"),
-        Binding("t", "times", "Time format", show=False),
-        Binding("a", "names", "Addresses as names or numbers", show=False),
-        Binding("C", "comment", "Comment on the packet", show=False),
-        Binding("f", "find", "Find"),
-        Binding("n", "again(True)", "Next found", show=False),
-        Binding("N", "again(False)", "Found before", show=False),
-        Binding("i", "by_field", "Only packets with the field's value", show=False),
-        Binding("F", "follow", "Follow the end", show=False),
-        Binding("z", "whole", "List only, or list and packet", show=False),
+        bind("o", "go_to", "Go to"),
+        bind("c", "connection", "Only this connection", show=False),
+        bind("m", "mark", "Mark"),
+        bind("t", "times", "Time format", show=False),
+        bind("a", "names", "Addresses as names or numbers", show=False),
+        bind("C", "comment", "Comment on the packet", show=False),
+        bind("f", "find", "Find"),
+        bind("n", "again(True)", "Next found", show=False),
+        bind("N", "again(False)", "Found before", show=False),
+        bind("i", "by_field", "Only packets with the field's value", show=False),
+        bind("F", "follow", "Follow the end", show=False),
+        bind("z", "whole", "List only, or list and packet", show=False),
     ]
 
     def compose(self) -> ComposeResult:
@@ -308,6 +309,12 @@ class PacketsPane(Pane):
         for times, meaning in TIME_FORMATS.items():
             run = partial(self._set_times, times)
             yield Command(f"Time: {meaning}", "how the list shows times", run)
+        for name, column in COLUMNS.items():
+            shown = "hide" if name in self.session.columns else "show"
+            run = partial(self._turn, name)
+            yield Command(f"Column {column.title}: {shown}", "a column of the list", run)
+        names = partial(self.action_names)
+        yield Command("Addresses as names or numbers", "how the list shows addresses", names)
 
     # --- keys --------------------------------------------------------------------------------
 
@@ -369,6 +376,13 @@ class PacketsPane(Pane):
         self.session.times = times
         self.list.restyle()
         self.app.notify(f"Time: {TIME_FORMATS[times]}", timeout=2)
+
+    def _turn(self, name: str) -> None:
+        """Show a column, in its usual place, or hide it; the last one stays."""
+        shown = {*self.session.columns} ^ {name}
+        if shown:
+            self.session.columns = tuple(column for column in COLUMNS if column in shown)
+            self.list.restyle()
 
     def action_connection(self) -> None:
         """List only the packet's connection."""

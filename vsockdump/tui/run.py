@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from vsockdump.capture.source import Source
@@ -15,12 +16,12 @@ from vsockdump.config import Config, TuiOptions
 from vsockdump.tui.errors import ScreenError
 from vsockdump.tui.model.capture import Capture
 from vsockdump.tui.model.history import History
-from vsockdump.tui.model.places import history_file
+from vsockdump.tui.model.places import config_file, history_file
+from vsockdump.tui.model.settings import Settings, SettingsError, load
 from vsockdump.tui.session import Session
 
 if TYPE_CHECKING:
     from vsockdump.tui.app import VsockApp
-
 SMALLEST: Final = (40, 12)  # columns and rows
 _KEYBOARD: Final = "/dev/tty"
 _STDIN: Final = 0
@@ -59,19 +60,35 @@ def take_keyboard() -> None:
 def show(config: Config, source: Source, greeting: str) -> None:
     """Show the source until the user quits."""
     from vsockdump.tui.app import VsockApp
+    from vsockdump.tui.looks import themes
 
+    settings = _settings(themes())
     sys.setswitchinterval(_SWITCH_S)
     for name in ("COLUMNS", "LINES"):  # exported by some, and no longer true after a resize
         os.environ.pop(name, None)
     options = config.tui or TuiOptions()
     capture = Capture(source, config.max_connections, options.max_copy, apps=config.apps)
     capture.start()
-    session = Session(capture, config.text.numeric, History(history_file()))
+    session = Session(capture, config.text.numeric or settings.numeric, History(history_file()))
+    session.columns, session.times = settings.columns, settings.times
     try:
-        app = VsockApp(session, config.filter, greeting)
+        app = VsockApp(session, config.filter, greeting, settings)
         asyncio.run(_run(app))
     finally:
         session.close()
+
+
+def _settings(themes: Collection[str]) -> Settings:
+    """The user's settings; ScreenError where they cannot be."""
+    from vsockdump.tui.keys import ACTIONS
+    from vsockdump.tui.looks import style_sheet
+
+    try:
+        settings = load(config_file(), themes, ACTIONS)
+        style_sheet(settings.colours)
+    except SettingsError as error:
+        raise ScreenError(str(error)) from None
+    return settings
 
 
 async def _run(app: "VsockApp") -> None:

@@ -9,12 +9,13 @@ from typing import ClassVar, Final, NamedTuple
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.widgets import ContentSwitcher, Static
 
 from vsockdump.output.rpc import COLUMNS as RPC_COLUMNS
 from vsockdump.output.statistics import ENDPOINT_COLUMNS, Endpoints
 from vsockdump.output.tables import Table, span
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model import exports
 from vsockdump.tui.model.rates import KINDS, Graph, amount, bars, columns
 from vsockdump.tui.pane import FilterBy, OpenPane
@@ -85,7 +86,7 @@ class StatisticsPane(RefreshedPane):
     StatisticsPane > #table-title { height: 1; padding: 0 1; text-style: bold; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "other", "Endpoints or calls"),
+        bind("space", "other", "Endpoints or calls"),
     ]
 
     def __init__(self, session: Session, name: str) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Hashable, Sequence
 from typing import ClassVar, Final, NamedTuple
 
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.message import Message
 from textual.strip import Strip
 
 from vsockdump.output.tables import ColumnSpec
+from vsockdump.tui.keys import bind
 from vsockdump.tui.rows import RowList
 
 _WIDEST: Final = 60  # characters of a column but the last
@@ -39,7 +40,7 @@ class TableView(RowList):
     TableView > .table--note { color: $text-secondary; }
     TableView > .table--chat { color: $text-muted; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "choose", "Open")]
+    BINDINGS: ClassVar[list[BindingType]] = [bind("enter", "choose", "Open")]
 
     class Moved(Message):
         """The cursor is on another row."""
