@@ -38,12 +38,13 @@ async def running(
     size: tuple[int, int] = (80, 24),
     filter_text: str = "",
     settings: Settings | None = None,
+    anew: Any = None,
     **options: Any,
 ) -> AsyncIterator[tuple[VsockApp, Pilot[None]]]:
     """The program on a capture of ours, and who presses its keys."""
     with opened(CAPTURES / name) as capture:
         session = Session(capture, **options)
-        app = VsockApp(session, filter_text, "", settings)
+        app = VsockApp(session, filter_text, "", settings, anew)
         async with app.run_test(size=size, notifications=True) as pilot:
             await pilot.pause()
             yield app, pilot

@@ -126,7 +126,7 @@ def test_searching_in_the_program() -> None:
         await until(pilot, lambda: b"HTTP/1.1" == view.data[view.cursor :][:8])
         tree.focus()
         await ask(app, pilot, "/\\bRST\\b/I")
-        await until(pilot, lambda: app.session.current == 28)
+        await until(pilot, lambda: app.session.current == 27)
         await until(pilot, lambda: "RST" in str(tree.cursor_node and tree.cursor_node.label))
 
     drive("prog_http.pcapng", test, size=(160, 40))

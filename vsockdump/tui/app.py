@@ -4,16 +4,18 @@ Rules for editors: panes draw, the model knows, here it is only wired.  Nothing 
 takes time runs in a thread of the model's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import ClassVar, Final
 
+from textual import work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer, Input, Static
 
+from vsockdump.capture.errors import CaptureError
 from vsockdump.tui.filter_bar import FilterBar
 from vsockdump.tui.help import Help
 from vsockdump.tui.keys import bind
@@ -23,6 +25,7 @@ from vsockdump.tui.model.settings import Settings
 from vsockdump.tui.packets import PacketsPane
 from vsockdump.tui.pane import FilterBy, GoTo, OpenPane, Pane, Picked
 from vsockdump.tui.panes import PANES
+from vsockdump.tui.prompt import Prompt
 from vsockdump.tui.saving import ask_to_export, ask_to_save, copy
 from vsockdump.tui.session import Session
 from vsockdump.tui.status import Status
@@ -192,6 +195,8 @@ class VsockApp(App[None]):
         # With priority, so that the keys typed behind it go to the bar: see check_action.
         bind("slash", "main('filter')", "Filter", display="/", priority=True),
         bind("p", "pause", "Pause", show=True),
+        bind("R", "restart", "Start the capture anew", show=False),
+        bind("I", "switch", "Capture another interface", show=False),
         bind("S", "stop", "Stop the capture", show=False),
         bind("w", "screen.save(False)", "Save what is shown", show=False),
         bind("W", "screen.save(True)", "Save what is marked", show=False),
@@ -214,6 +219,7 @@ class VsockApp(App[None]):
         filter_text: str = "",
         greeting: str = "",
         settings: Settings | None = None,
+        anew: Callable[[str | None], Session] | None = None,
     ) -> None:
         super().__init__()
         settings = settings or Settings()
@@ -224,6 +230,7 @@ class VsockApp(App[None]):
         self.main = MainScreen(session, filter_text)
         self.session = session
         self._greeting = greeting
+        self._anew = anew
 
     def on_mount(self) -> None:
         """The screen, and what is to be said at the beginning."""
@@ -254,6 +261,46 @@ class VsockApp(App[None]):
         """End the capture; its packets stay."""
         self.session.capture.stop()
 
+    def action_restart(self) -> None:
+        """Begin anew: the packets so far are gone."""
+        if self._anew is None:
+            self.notify("What comes over stdin comes once.", severity="warning")
+        else:
+            self._restart(None)
+
+    def action_switch(self) -> None:
+        """Ask for another interface to capture."""
+        if self._anew is None or self.session.capture.source.format:
+            self.notify("Only a live capture can go to another interface.", severity="warning")
+        else:
+            self.push_screen(Prompt("Capture the interface"), self._switch)
+
+    def _switch(self, name: str | None) -> None:
+        if name and name.strip():
+            self._restart(name.strip())
+
+    @work(thread=True, exclusive=True, group="restart")
+    def _restart(self, interface: str | None) -> None:
+        """In a thread: the old capture must come to its end, and the new one be opened."""
+        assert self._anew is not None
+        try:
+            session = self._anew(interface)
+        except CaptureError as error:
+            self.call_from_thread(self.notify, str(error), severity="error", markup=False)
+            return
+        before = self.session
+        self.call_from_thread(self._take, session)
+        before.close()
+        before.capture.source.close()
+
+    def _take(self, session: Session) -> None:
+        """Look at another session as at the one before."""
+        before, self.session = self.session, session
+        session.columns, session.times = before.columns, before.times
+        session.numeric = before.numeric
+        self.main = MainScreen(session, str(before.filter or ""))
+        self.switch_screen(self.main)
+
     def action_help(self) -> None:
         """The keys that work here."""
         bindings = [active for active in self.screen.active_bindings.values() if active.enabled]
@@ -265,6 +312,8 @@ class VsockApp(App[None]):
         for name, pane in PANES.items():
             yield SystemCommand(pane.title, "show this pane", partial(self.main.show, name))
         for title, meaning, run in (
+            ("Start the capture anew", "the packets so far are gone", self.action_restart),
+            ("Capture another interface", "in place of this one", self.action_switch),
             ("Save what is shown", "as pcapng or pcap", partial(self.main.action_save, False)),
             ("Save what is marked", "as pcapng or pcap", partial(self.main.action_save, True)),
             ("Write the pane to a file", "as text or JSON", self.main.action_export),
