@@ -12,8 +12,9 @@ import make_demo
 import pytest
 from looking import CAPTURES, running, until
 from running import lines
+from terminal import Tmux
 from test_panes import drawn
-from test_terminal import PROGRAM, Tmux, tmux
+from test_terminal import PROGRAM
 
 from vsockdump import cli, demo
 from vsockdump.capture.errors import CaptureError
@@ -22,8 +23,6 @@ from vsockdump.capture.reader import FileReader
 from vsockdump.tui.app import VsockApp
 from vsockdump.tui.model.capture import Capture
 from vsockdump.tui.session import Session
-
-__all__ = ["tmux"]
 
 
 def test_the_demo_is_made_of_captures_of_ours() -> None:
@@ -40,6 +39,7 @@ class Clock:
         self.now = 0
 
     def __call__(self) -> int:
+        """The time."""
         return self.now
 
 

@@ -288,18 +288,18 @@ class VsockApp(App[None]):
         except CaptureError as error:
             self.call_from_thread(self.notify, str(error), severity="error", markup=False)
             return
-        before = self.session
-        self.call_from_thread(self._take, session)
+        before: Session = self.call_from_thread(self._take, session)
         before.close()
         before.capture.source.close()
 
-    def _take(self, session: Session) -> None:
-        """Look at another session as at the one before."""
+    async def _take(self, session: Session) -> Session:
+        """Look at another session as at the one before; this one, that nobody looks at then."""
         before, self.session = self.session, session
         session.columns, session.times = before.columns, before.times
         session.numeric = before.numeric
         self.main = MainScreen(session, str(before.filter or ""))
-        self.switch_screen(self.main)
+        await self.switch_screen(self.main)
+        return before
 
     def action_help(self) -> None:
         """The keys that work here."""
