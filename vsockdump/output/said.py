@@ -52,13 +52,13 @@ def line_texts(colour: bool) -> Callable[[Batch], Column]:
 
 
 def _in_line(group: list[Said], colour: bool) -> str:
-    texts = [_short(said, colour) for said in group[:_MOST_IN_LINE]]
+    texts = [short(said, colour) for said in group[:_MOST_IN_LINE]]
     if len(group) > _MOST_IN_LINE:
         texts.append(f"and {len(group) - _MOST_IN_LINE} more")
     return "; ".join(texts)
 
 
-def _short(said: Said, colour: bool) -> str:
+def short(said: Said, colour: bool) -> str:
     """`ttrpc → grpc.AgentService/CreateContainer #5 312 B`, and what went wrong."""
     message = said.message
     summary = cut(on_line(message.summary), _LONGEST_SUMMARY)

@@ -239,9 +239,10 @@ class VsockApp(App[None]):
             self.notify(self._greeting, markup=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Where text is typed, or over the main screen, a slash is a slash."""
+        """Where text is typed, over the main screen, or in some panes, a slash is a slash."""
         if action == "main":
-            return self.screen is self.main and not isinstance(self.focused, Input)
+            typing = isinstance(self.focused, Input)
+            return self.screen is self.main and not typing and not self.main.pane.takes_slash
         return super().check_action(action, parameters)
 
     def action_main(self, action: str) -> None:
@@ -288,7 +289,8 @@ class VsockApp(App[None]):
         except CaptureError as error:
             self.call_from_thread(self.notify, str(error), severity="error", markup=False)
             return
-        before: Session = self.call_from_thread(self._take, session)
+        # mypy cannot tell what the coroutine gives from the union that is asked for.
+        before: Session = self.call_from_thread(self._take, session)  # type: ignore[arg-type]
         before.close()
         before.capture.source.close()
 

@@ -69,6 +69,7 @@ class Pane(Vertical):
 
     title: ClassVar[str]
     statistic: ClassVar[str] = ""  # the -z that says the same
+    takes_slash: ClassVar[bool] = False  # `/` is a key of the pane and does not type a filter
 
     def __init__(self, session: Session, name: str) -> None:
         super().__init__(id=name)

@@ -71,10 +71,10 @@ class RowList(ScrollView, can_focus=True):
     def line(self, text: str, style: Style) -> Strip:
         """A row of text, as far as it is in sight, with a mark where it is cut."""
         left, width = round(self.scroll_x), self.scrollable_content_region.width
-        shown = f" {text}"[left : left + width + 1]
-        if len(shown) > width:
-            shown = shown[: width - 1] + "…"  # a number that is cut off is another number
-        return Strip([Segment(shown, style)], len(shown)).extend_cell_length(width, style)
+        strip = Strip([Segment(f" {text}", style)])
+        if strip.cell_length - left > width:  # a number that is cut off is another number
+            return Strip([*strip.crop(left, left + width - 1), Segment("…", style)], width)
+        return strip.crop(left, left + width).extend_cell_length(width, style)
 
     def part(self, name: str) -> Style:
         """The style of a component."""

@@ -25,7 +25,7 @@ from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.source import Counts, Source
 from vsockdump.findings.collector import Case, Collector, Group
 from vsockdump.track.marks import Mark
-from vsockdump.track.store import STALL_DTYPE
+from vsockdump.track.store import STALL_DTYPE, ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
 from vsockdump.track.window import CreditWindows
 from vsockdump.tui.model.again import Again
@@ -78,6 +78,10 @@ class Tables(NamedTuple):
     flows: Rows
     last_ns: int
     forgotten: int
+
+
+# A connection, what its initiator sent, what its acceptor sent.
+Entry = tuple[ConnectionRow, FlowRow, FlowRow]
 
 
 class Taker(Protocol):
@@ -255,6 +259,17 @@ class Capture:
             store.flows = store.flows[: 2 * store.used].copy()
         picture.store = store
         return picture
+
+    def connection(self, number: int) -> Entry | None:
+        """A connection as it is now, None where there is none (any more)."""
+        with self.frozen() as tracker:
+            store = tracker.store
+            places = np.flatnonzero(store.connections["number"][: store.used] == number)
+            if not len(places):
+                return None
+            slot = int(places[0])
+            flows = (FlowRow(*row) for row in store.flows[2 * slot : 2 * slot + 2].tolist())
+            return ConnectionRow(*store.connections[slot].tolist()), *flows
 
     def protocols_of(self, conns: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """The code of the protocol of each connection, 0: none is known; while frozen."""
