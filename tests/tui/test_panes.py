@@ -122,7 +122,7 @@ def test_marks_times_names_and_columns_of_the_list() -> None:
         await pilot.press("m", "j", "m", "m")
         assert {1} == app.session.marked
         assert "local:" in drawn(app)
-        await pilot.press("n", "t")
+        await pilot.press("a", "t")
         await pilot.pause()
         assert "local:" not in drawn(app)
         assert 0 == app.session.times

@@ -2,10 +2,11 @@
 
 from typing import ClassVar, Final
 
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 
 from vsockdump.address import Endpoint
 from vsockdump.output.statistics import ends, shown
+from vsockdump.tui.keys import bind
 from vsockdump.tui.pane import Pane
 from vsockdump.tui.prompt import Prompt
 from vsockdump.tui.session import Session
@@ -17,7 +18,7 @@ class ConnectionPane(Pane):
     """A pane of `session.conn`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("o", "connection", "Another connection", show=False),
+        bind("o", "connection", "Another connection", show=False),
     ]
 
     def __init__(self, session: Session, name: str) -> None:

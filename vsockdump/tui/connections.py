@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from rich.style import Style
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.message import Message
 from textual.strip import Strip
 from textual.widgets import Static
 
 from vsockdump.amounts import counted
 from vsockdump.findings.rule import Severity
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model.connections import (
     CONNECTION_COLUMNS,
     OVERVIEW_DTYPE,
@@ -143,17 +144,18 @@ class ConnectionsPane(Pane):
     """The table, and a line that says how it stands."""
 
     title = "Connections"
+    statistic = "conv"
     DEFAULT_CSS = """
     ConnectionsPane > Static { height: 1; padding: 0 1; color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "packets", "Its packets"),
-        Binding("f", "open('follow')", "Follow"),
-        Binding("c", "open('credit')", "Credit"),
-        Binding("s,greater_than_sign", "sort(1)", "Sort", tooltip="by the next column"),
-        Binding("less_than_sign", "sort(-1)", "Sort by the column before", show=False),
-        Binding("r", "reverse", "Reverse", show=False),
-        Binding("n", "names", "Addresses as names or numbers", show=False),
+        bind("enter", "packets", "Its packets"),
+        bind("f", "open('follow')", "Follow"),
+        bind("c", "open('credit')", "Credit"),
+        bind("s,greater_than_sign", "sort(1)", "Sort", tooltip="by the next column"),
+        bind("less_than_sign", "sort(-1)", "Sort by the column before", show=False),
+        bind("r", "reverse", "Reverse", show=False),
+        bind("n", "names", "Addresses as names or numbers", show=False),
     ]
 
     def __init__(self, session: Session, name: str) -> None:

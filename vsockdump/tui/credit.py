@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
@@ -24,6 +24,7 @@ from vsockdump.batch import NO_TIME
 from vsockdump.output.statistics import SIDES
 from vsockdump.output.tables import seconds
 from vsockdump.tui.connection_pane import NO_CONNECTION, ConnectionPane
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model.connections import amount
 from vsockdump.tui.model.credit import Trace
 from vsockdump.tui.model.plot import ACROSS, Cell, Curves, Ink, curves, plot
@@ -277,24 +278,24 @@ class CreditPane(ConnectionPane):
     CreditPane > Static { height: 2; padding: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "packet", "Packet"),
-        Binding("d", "direction", "Direction"),
-        Binding("plus,equals_sign,up,k", "zoom(0.5)", "Zoom in", key_display="+"),
-        Binding("minus,down,j", "zoom(2)", "Zoom out", show=False, key_display="-"),
-        Binding("0", "all", "All of it", show=False),
-        Binding("left,h", "step(-1)", "Left", show=False),
-        Binding("right,l", "step(1)", "Right", show=False),
-        Binding("shift+left,H", "pan(-0.5)", "Half a screen earlier", show=False),
-        Binding("shift+right,L", "pan(0.5)", "Half a screen later", show=False),
-        Binding("comma", "sample(-1)", "The packet before", show=False),
-        Binding("full_stop", "sample(1)", "The next packet", show=False),
-        Binding("home,g", "end(0)", "The first packet", show=False),
-        Binding("end,G", "end(1)", "The last packet", show=False),
-        Binding("n", "stall(True)", "Next stall"),
-        Binding("N", "stall(False)", "The stall before", show=False),
-        Binding("u", "update(True)", "Next update", show=False),
-        Binding("U", "update(False)", "The update before", show=False),
-        Binding("f", "follow", "Follow the conversation", show=False),
+        bind("enter", "packet", "Packet"),
+        bind("d", "direction", "Direction"),
+        bind("plus,equals_sign,up,k", "zoom(0.5)", "Zoom in", display="+"),
+        bind("minus,down,j", "zoom(2)", "Zoom out", show=False, display="-"),
+        bind("0", "all", "All of it", show=False),
+        bind("left,h", "step(-1)", "Left", show=False),
+        bind("right,l", "step(1)", "Right", show=False),
+        bind("shift+left,H", "pan(-0.5)", "Half a screen earlier", show=False),
+        bind("shift+right,L", "pan(0.5)", "Half a screen later", show=False),
+        bind("comma", "sample(-1)", "The packet before", show=False),
+        bind("full_stop", "sample(1)", "The next packet", show=False),
+        bind("home,g", "end(0)", "The first packet", show=False),
+        bind("end,G", "end(1)", "The last packet", show=False),
+        bind("n", "stall(True)", "Next stall"),
+        bind("N", "stall(False)", "The stall before", show=False),
+        bind("u", "update(True)", "Next update", show=False),
+        bind("U", "update(False)", "The update before", show=False),
+        bind("f", "follow", "Follow the conversation", show=False),
     ]
 
     def __init__(self, session: Session, name: str) -> None:

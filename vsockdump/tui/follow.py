@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.strip import Strip
 from textual.widgets import Static
 from textual.worker import get_current_worker
@@ -22,6 +22,7 @@ from textual.worker import get_current_worker
 from vsockdump.capture.errors import CaptureError
 from vsockdump.output.follow import SIDES
 from vsockdump.tui.connection_pane import NO_CONNECTION, ConnectionPane
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model.conversation import (
     FORMS,
     Conversation,
@@ -149,16 +150,16 @@ class FollowPane(ConnectionPane):
     FollowPane > Static { height: 1; padding: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "packet", "Packet"),
-        Binding("x", "form(1)", "Form"),
-        Binding("X", "form(-1)", "The form before", show=False),
-        Binding("d", "side", "Side"),
-        Binding("slash", "search", "Search", key_display="/"),
-        Binding("n", "again(True)", "Next match", show=False),
-        Binding("N", "again(False)", "The match before", show=False),
-        Binding("w", "save(False)", "Save"),
-        Binding("W", "save(True)", "Save the bytes", show=False),
-        Binding("c", "credit", "Credit over time", show=False),
+        bind("enter", "packet", "Packet"),
+        bind("x", "form(1)", "Form"),
+        bind("X", "form(-1)", "The form before", show=False),
+        bind("d", "side", "Side"),
+        bind("slash", "search", "Search", display="/"),
+        bind("n", "again(True)", "Next match", show=False),
+        bind("N", "again(False)", "The match before", show=False),
+        bind("w", "save(False)", "Save"),
+        bind("W", "save(True)", "Save the bytes", show=False),
+        bind("c", "credit", "Credit over time", show=False),
     ]
 
     def __init__(self, session: Session, name: str) -> None:

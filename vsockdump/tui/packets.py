@@ -5,7 +5,7 @@ in one go whenever other packets come into sight.  Textual's DataTable is not us
 holds a row for every packet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -20,15 +20,22 @@ from textual.worker import get_current_worker
 from vsockdump.capture.errors import CaptureError
 from vsockdump.columns import tracked
 from vsockdump.filters.filter import Filter
+from vsockdump.output.escaped import on_line
+from vsockdump.output.fields_text import json_lines
+from vsockdump.output.text import TextOptions, TextView
 from vsockdump.tui.details import DetailsTree
 from vsockdump.tui.hex import HexView
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model.columns import COLOUR_RULES, COLUMNS, TIME_FORMATS, Line, colour_rule
-from vsockdump.tui.model.details import details, packet_bytes
+from vsockdump.tui.model.details import Node, details, packet_bytes
 from vsockdump.tui.model.goto import GotoError, place_of
-from vsockdump.tui.model.passes import find
+from vsockdump.tui.model.passes import Listing, find
+from vsockdump.tui.model.saving import printed
+from vsockdump.tui.model.wording import bytes_filter, field_filter
 from vsockdump.tui.pane import Command, FilterBy, Pane, Picked
 from vsockdump.tui.prompt import Prompt
 from vsockdump.tui.rows import RowList
+from vsockdump.tui.searching import Search
 from vsockdump.tui.session import Session
 
 _FINDING: Final = "finding note or finding warn or finding error"
@@ -57,8 +64,8 @@ class PacketList(RowList):
     PacketList > .packets--foreign { color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("home,g", "end(0)", "First packet", show=False),
-        Binding("end,G", "end(1)", "Last packet, and follow the end", show=False),
+        bind("home,g", "end(0)", "First packet", show=False),
+        bind("end,G", "end(1)", "Last packet, and follow the end", show=False),
     ]
 
     def __init__(self, session: Session) -> None:
@@ -134,6 +141,13 @@ class PacketList(RowList):
         """Who looks back does not want to be taken to the end."""
         self.following = False
 
+    @property
+    def text(self) -> str:
+        """The line under the cursor, "" where it is not on the screen."""
+        at = self.cursor - round(self.scroll_y)
+        line = self._lines[at] if 0 <= at < len(self._lines) else None
+        return "" if line is None else "  ".join(filter(None, line.cells))
+
     # --- drawing -----------------------------------------------------------------------------
 
     def head(self) -> str:
@@ -184,13 +198,13 @@ class PacketList(RowList):
     def _line_style(self, line: Line, place: int) -> Style:
         rule = colour_rule(line)
         style = self.rich_style + self.part(f"packets--{rule}") if rule else self.rich_style
-        if line.number in self.session.marked:
+        if line.number in self.session.marked or line.number in self.session.comments:
             style += self.part("packets--marked")
         return style + self.part("rows--cursor") if place == self.cursor else style
 
 
 def _key(key: str, display: str, action: str, description: str, show: bool = False) -> Binding:
-    return Binding(key, action, description, show, display)
+    return bind(key, action, description, show, display)
 
 
 class PacketsPane(Pane):
@@ -202,18 +216,23 @@ class PacketsPane(Pane):
     PacketsPane.-whole > Horizontal { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "details", "Details"),
+        bind("enter", "details", "Details"),
         _key("right_square_bracket", "]", "next('finding', True)", "Next finding", True),
         _key("left_square_bracket", "[", "next('finding', False)", "Finding before"),
         _key("right_curly_bracket", "}", "next('conn', True)", "Next packet of the connection"),
         _key("left_curly_bracket", "{", "next('conn', False)", "The one before in the connection"),
-        Binding("o", "go_to", "Go to"),
-        Binding("c", "connection", "Only this connection", show=False),
-        Binding("m", "mark", "Mark"),
-        Binding("t", "times", "Time format", show=False),
-        Binding("n", "names", "Addresses as names or numbers", show=False),
-        Binding("F", "follow", "Follow the end", show=False),
-        Binding("z", "whole", "List only, or list and packet", show=False),
+        bind("o", "go_to", "Go to"),
+        bind("c", "connection", "Only this connection", show=False),
+        bind("m", "mark", "Mark"),
+        bind("t", "times", "Time format", show=False),
+        bind("a", "names", "Addresses as names or numbers", show=False),
+        bind("C", "comment", "Comment on the packet", show=False),
+        bind("f", "find", "Find"),
+        bind("n", "again(True)", "Next found", show=False),
+        bind("N", "again(False)", "Found before", show=False),
+        bind("i", "by_field", "Only packets with the field's value", show=False),
+        bind("F", "follow", "Follow the end", show=False),
+        bind("z", "whole", "List only, or list and packet", show=False),
     ]
 
     def compose(self) -> ComposeResult:
@@ -221,6 +240,7 @@ class PacketsPane(Pane):
         self.list = PacketList(self.session)
         self.fields = DetailsTree()
         self.hex = HexView()
+        self.finder = Search(self)
         yield self.list
         with Horizontal():
             yield self.fields
@@ -246,21 +266,55 @@ class PacketsPane(Pane):
         try:
             batch = self.session.again.packet(number)
             self.session.conn = int(tracked(batch)["conn"][0]) or self.session.conn
-            self.fields.show(details(self.session.capture, batch))
+            self.fields.show((*self._comments(number), *details(self.session.capture, batch)))
             self.hex.show(packet_bytes(batch))
+            self.finder.arrived()
         except CaptureError as error:
             self.app.notify(str(error), severity="error", markup=False)
+
+    def _comments(self, number: int) -> Iterator[Node]:
+        """What the user wrote of the packet."""
+        if number in self.session.comments:
+            yield Node("Your comment", on_line(self.session.comments[number]))
 
     def go_to(self, number: int) -> None:
         """Show this packet, or the next that is listed."""
         self.list.following = False
         self.list.show(self.session.listing.place(number))
 
+    def export(self, as_json: bool, going: Callable[[], bool]) -> Iterator[bytes]:
+        """The packets listed, as packet lines or JSON."""
+        session = self.session
+        options = TextOptions(session.times, number=True, numeric=session.numeric, apps=True)
+        write = json_lines().write if as_json else TextView(options).write
+        return printed(session.capture, session.parts(marked=False), write, going)
+
+    def copied(self, as_filter: bool) -> str:
+        """Bytes, a field or a line, by where the focus is."""
+        if self.hex.has_focus:
+            data = self.hex.chosen
+            return bytes_filter(data) if as_filter and data else data.hex(" ")
+        if self.fields.has_focus:
+            node = self.fields.cursor_node
+            if node is None or node.data is None:
+                return ""
+            return field_filter(node.data) if as_filter else node.data.value or node.data.label
+        if as_filter:
+            conn = self._conn()
+            return f"conn {conn}" if conn else f"frame.number == {self.session.current}"
+        return self.list.text
+
     def commands(self) -> Iterator[Command]:
         """Every time format by its name."""
         for times, meaning in TIME_FORMATS.items():
             run = partial(self._set_times, times)
             yield Command(f"Time: {meaning}", "how the list shows times", run)
+        for name, column in COLUMNS.items():
+            shown = "hide" if name in self.session.columns else "show"
+            run = partial(self._turn, name)
+            yield Command(f"Column {column.title}: {shown}", "a column of the list", run)
+        names = partial(self.action_names)
+        yield Command("Addresses as names or numbers", "how the list shows addresses", names)
 
     # --- keys --------------------------------------------------------------------------------
 
@@ -285,6 +339,29 @@ class PacketsPane(Pane):
             self.session.mark(self.session.current)
             self.list.refresh()
 
+    def action_comment(self) -> None:
+        """Ask for a comment on the packet."""
+        number = self.session.current
+        if number:
+            before = self.session.comments.get(number, "")
+            prompt = Prompt(f"Comment on packet {number}, saved with it in pcapng", before)
+            self.app.push_screen(prompt, partial(self._comment, number))
+
+    def _comment(self, number: int, text: str | None) -> None:
+        if text is not None:
+            self.session.comment(number, text.strip())
+            self.list.refresh()
+            self._look_at(self.session.current)
+
+    def action_by_field(self) -> None:
+        """List only packets with the field's value."""
+        node = self.fields.cursor_node
+        text = field_filter(node.data) if node is not None and node.data is not None else ""
+        if text:
+            self.post_message(FilterBy(text))
+        else:
+            self.app.notify("There is no filter for it.", severity="warning", timeout=2)
+
     def action_names(self) -> None:
         """Change how addresses are written."""
         self.session.numeric = not self.session.numeric
@@ -299,6 +376,13 @@ class PacketsPane(Pane):
         self.session.times = times
         self.list.restyle()
         self.app.notify(f"Time: {TIME_FORMATS[times]}", timeout=2)
+
+    def _turn(self, name: str) -> None:
+        """Show a column, in its usual place, or hide it; the last one stays."""
+        shown = {*self.session.columns} ^ {name}
+        if shown:
+            self.session.columns = tuple(column for column in COLUMNS if column in shown)
+            self.list.restyle()
 
     def action_connection(self) -> None:
         """List only the packet's connection."""
@@ -331,20 +415,27 @@ class PacketsPane(Pane):
     def action_next(self, what: str, forward: bool) -> None:
         """The next packet with a finding, or of the same connection."""
         text = _FINDING if what == "finding" else f"conn {self._conn()}"
-        self._search(Filter.of(text), forward)
+        wanted, capture, place = Filter.of(text), self.session.capture, self.list.cursor
+        self.search(lambda listing, going: find(capture, listing, wanted, place, forward, going))
+
+    def action_find(self) -> None:
+        """Ask what to search for, in what has the focus."""
+        self.finder.ask()
+
+    def action_again(self, forward: bool) -> None:
+        """The next place of what is searched for, or the one before."""
+        self.finder.next(forward)
 
     @work(thread=True, exclusive=True, group="search")
-    def _search(self, wanted: Filter, forward: bool) -> None:
+    def search(self, look: Callable[[Listing, Callable[[], bool]], int | None]) -> None:
+        """Go to the place that `look` gives, in a thread; a later search ends it."""
         worker = get_current_worker()
         listing = self.session.listing
-        place = find(
-            self.session.capture,
-            listing,
-            wanted,
-            self.list.cursor,
-            forward,
-            lambda: not worker.is_cancelled,
-        )
+        try:
+            place = look(listing, lambda: not worker.is_cancelled)
+        except CaptureError as error:
+            self.app.call_from_thread(self.app.notify, str(error), severity="error", markup=False)
+            return
         if not worker.is_cancelled:
             self.app.call_from_thread(self._found, listing, place)
 

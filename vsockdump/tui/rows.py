@@ -9,10 +9,12 @@ from typing import ClassVar
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+
+from vsockdump.tui.keys import bind
 
 
 class RowList(ScrollView, can_focus=True):
@@ -30,16 +32,16 @@ class RowList(ScrollView, can_focus=True):
         color: $block-cursor-foreground; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False),
-        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False),
-        Binding("ctrl+u", "page(-0.5)", "Half a page up", show=False),
-        Binding("ctrl+d", "page(0.5)", "Half a page down", show=False),
-        Binding("home,g", "end(0)", "To the first", show=False),
-        Binding("end,G", "end(1)", "To the last", show=False),
-        Binding("left,h", "shift(-8)", "Scroll left", show=False),
-        Binding("right,l", "shift(8)", "Scroll right", show=False),
+        bind("up,k", "move(-1)", "Up", show=False),
+        bind("down,j", "move(1)", "Down", show=False),
+        bind("pageup,ctrl+b", "page(-1)", "Page up", show=False),
+        bind("pagedown,ctrl+f", "page(1)", "Page down", show=False),
+        bind("ctrl+u", "page(-0.5)", "Half a page up", show=False),
+        bind("ctrl+d", "page(0.5)", "Half a page down", show=False),
+        bind("home,g", "end(0)", "To the first", show=False),
+        bind("end,G", "end(1)", "To the last", show=False),
+        bind("left,h", "shift(-8)", "Scroll left", show=False),
+        bind("right,l", "shift(8)", "Scroll right", show=False),
     ]
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ thread goes on writing to.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from threading import Condition, Lock, Thread
 from typing import Final, NamedTuple, Protocol
 
@@ -28,6 +29,7 @@ from vsockdump.track.store import STALL_DTYPE, ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
 from vsockdump.track.window import CreditWindows
 from vsockdump.tui.model.again import Again
+from vsockdump.tui.model.counting import Counting
 from vsockdump.tui.model.index import Index
 from vsockdump.tui.model.messages import Messages
 from vsockdump.tui.model.records import DEFAULT_CAP, Full, records_of
@@ -109,9 +111,10 @@ class Capture:
         self.collector = Collector(self.tracker)
         self.index = Index()
         self.records = records_of(source, max_copy)
-        self._takers = takers
         self.messages = Messages()
         self._dialogues = None if apps is None else Dialogues(apps, max_connections)
+        self.counting = Counting(self.tracker, self._dialogues)
+        self._takers = (self.counting, *takers)
         self.windows = CreditWindows()
         self.stalls = Spool(STALL_DTYPE)
         self._lock = Lock()
@@ -247,6 +250,15 @@ class Capture:
             picture = Tables(connections, flows, tracker.last_ns, store.forgotten)
         order = np.argsort(connections["number"])
         return picture._replace(connections=connections[order], flows=flows[order])
+
+    def picture(self) -> Tracker:
+        """A tracker with a copy of the tables, only to read from: what statistics look at."""
+        with self.frozen() as tracker:
+            picture, store = copy(tracker), copy(tracker.store)
+            store.connections = store.connections[: store.used].copy()
+            store.flows = store.flows[: 2 * store.used].copy()
+        picture.store = store
+        return picture
 
     def connection(self, number: int) -> Entry | None:
         """A connection as it is now, None where there is none (any more)."""

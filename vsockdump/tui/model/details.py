@@ -21,7 +21,7 @@ from vsockdump.columns import tracked
 from vsockdump.fields import FIELDS, FieldDef
 from vsockdump.findings.collector import packet_sentence
 from vsockdump.findings.registry import rules_of
-from vsockdump.findings.rule import Rule
+from vsockdump.findings.rule import Rule, explanation
 from vsockdump.output.escaped import on_line
 from vsockdump.output.fields_text import field_lines, flag_codes, flag_words
 from vsockdump.output.said import detail_lines
@@ -247,12 +247,7 @@ def _findings(capture: Capture, batch: Batch) -> Iterator[Node]:
 
 
 def _explained(rule: Rule) -> tuple[Node, ...]:
-    return (
-        Node("What", rule.what),
-        Node("Likely cause", rule.cause),
-        Node("Look at", rule.look),
-        Node("Source", rule.source),
-    )
+    return tuple(Node(label, said) for label, said in explanation(rule))
 
 
 def packet_bytes(batch: Batch) -> bytes:

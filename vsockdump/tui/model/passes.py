@@ -221,17 +221,36 @@ def find(
     """
     again = capture.again()
     conns = connections_of(wanted.lowered)
-    count = 256  # what is near is found without reading much
+
+    def matching(numbers: Numbers) -> Numbers:
+        return _matching(capture, again, wanted, conns, numbers)
+
+    return look(listing, matching, place, forward, going)
+
+
+def look(
+    listing: Listing,
+    matching: Callable[[Numbers], Numbers],
+    place: int,
+    forward: bool,
+    going: Callable[[], bool],
+    most: int = AT_ONCE,
+) -> int | None:
+    """The same with `matching`, which gives those of some packets that match.
+
+    It is asked about `most` at a time.
+    """
+    count = min(256, most)  # what is near is found without reading much
     while going():
         first = place + 1 if forward else max(place - count, 0)
         numbers = listing.numbers(first, count if forward else place - first)
         if not len(numbers):
             return None
-        found = _matching(capture, again, wanted, conns, numbers)
+        found = matching(numbers)
         if len(found):
             return listing.place(int(found[0] if forward else found[-1]))
         place = first + len(numbers) - 1 if forward else first
-        count = min(2 * count, AT_ONCE)
+        count = min(2 * count, most)
     return None
 
 
