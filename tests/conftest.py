@@ -8,6 +8,8 @@ import pytest
 from reading import SCANNERS
 from running import ALL_CAPTURES
 
+pytest.register_assert_rewrite("logs")  # which asserts for tests of two folders
+
 TIME_LIMIT_S = 60
 
 

@@ -53,7 +53,7 @@ def test_only_the_first_packets() -> None:
 # --- what differs ------------------------------------------------------------------------
 
 
-def changed(folder: Path, program: str) -> Result:
+def changed(folder: Path, program: str, capture: Path = SMALL) -> Result:
     """The report where tshark's answer went through another program."""
     tshark = folder / "tshark"
     tshark.write_text(
@@ -62,7 +62,7 @@ def changed(folder: Path, program: str) -> Result:
     )
     tshark.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-m", "vsockdump", "-r", SMALL, "--verify"],
+        [sys.executable, "-m", "vsockdump", "-r", capture, "--verify"],
         capture_output=True,
         text=True,
         env=environment(PATH=f"{folder}:{os.environ['PATH']}"),

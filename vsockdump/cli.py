@@ -487,7 +487,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--verify",
         action="store_true",
-        help="compare every header field of -r FILE with what Wireshark's engine says",
+        help="compare header fields and messages of -r FILE with what Wireshark's engine says",
     )
     add(
         "--install-wireshark",

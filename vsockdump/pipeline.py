@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vsockdump.apps.registry import DecodeError
+from vsockdump.apps.registry import TROUBLE, DecodeError
 from vsockdump.batch import Batch
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.read_ahead import ahead
@@ -364,6 +364,8 @@ class _Run:
             for sentence in writer.remarks():
                 complain(sentence)
         self._progress.clear()
+        for sentence in TROUBLE:
+            complain(sentence)
         status = self._end_follow() or status
         self._end_extraction()
         self._print_statistics()

@@ -41,6 +41,9 @@ NEEDED: Final = POSSIBLE + PRIOR  # the bytes must be likely, or be possible at 
 RAW: Final = "raw"
 
 
+TROUBLE: Final[list[str]] = []  # sentences on protocols of other packages
+
+
 class DecodeError(UsageError):
     """A --decode or --proto that cannot be; one sentence."""
 
@@ -58,8 +61,7 @@ class Choice(NamedTuple):
 def protocols() -> tuple[Protocol, ...]:
     """All protocols: ours, then those of other packages, by name.
 
-    Of two of one name the first holds.  A package that cannot be loaded is left out and
-    warned of.
+    Of two of one name the first holds.  What cannot be loaded is left out; `TROUBLE` says so.
     """
     found: dict[str, Protocol] = {}
     for module in _MODULES:
@@ -78,18 +80,14 @@ def _of_others() -> Iterator[Protocol]:
         try:
             loaded = point.load()
         except Exception as error:  # whatever a foreign package does
-            _warn(f"Protocol {point.name} cannot be loaded: {_of(error)}.")
+            TROUBLE.append(f"the protocol {point.name} cannot be loaded: {_of(error)}.")
             continue
         if isinstance(loaded, Protocol):
             yield loaded
         else:
-            _warn(f"Protocol {point.name} is not a vsockdump.apps.protocol.Protocol.")
-
-
-def _warn(sentence: str) -> None:
-    import warnings
-
-    warnings.warn(sentence, stacklevel=2)
+            TROUBLE.append(
+                f"the protocol {point.name} is left out: it is no vsockdump.apps.protocol.Protocol."
+            )
 
 
 def _of(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Wireshark's engine, through pyshark: the fields of every packet, as text.
+"""Wireshark's engine, through pyshark: its packets, and their fields as text.
 
 Rules for editors: pyshark waits for all children of a process and sets its own signals, so
 that it belongs into a run of its own.  The engine runs without the user's settings and
@@ -7,15 +7,11 @@ plugins: it is to speak for Wireshark, and our own Lua script is one of these pl
 
 import asyncio
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from vsockdump.fields import BY_NAME, Show
-from vsockdump.verify.deviations import BLOCKS_BEFORE, Facts
-
 _NOWHERE: Final = "/nonexistent"
-ENCAPSULATION: Final = "frame.encap_type"
 
 
 class EngineError(Exception):
@@ -38,12 +34,13 @@ def _without_settings() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def packets(path: str, names: Sequence[str]) -> Generator[Facts]:
-    """The named fields of each packet, "" where one is missing, in the notation of `-T fields`.
+def packets(
+    path: str, chosen: str | None = None, decode_as: Mapping[str, str] | None = None
+) -> Generator[Any]:
+    """The packets of a file as pyshark gives them, of which only one is held at a time.
 
-    Two facts more are there: the number that Wireshark has for the link type, and how many
-    frames before this one are no packets.  Only one packet is held at a time.  Raises
-    EngineError, also behind the last packet of a damaged file.
+    `chosen` is a display filter; `decode_as` says what is spoken where, in tshark's words.
+    Raises EngineError, also behind the last packet of a damaged file.
     """
     try:
         import pyshark
@@ -56,9 +53,14 @@ def packets(path: str, names: Sequence[str]) -> Generator[Facts]:
         ) from None
     asyncio.set_event_loop(asyncio.new_event_loop())
     with _without_settings():
-        capture = pyshark.FileCapture(path, keep_packets=False)
+        capture = pyshark.FileCapture(
+            path,
+            keep_packets=False,
+            display_filter=chosen,
+            decode_as=dict(decode_as) if decode_as else None,
+        )
         try:
-            yield from _facts(capture, [*names, ENCAPSULATION])
+            yield from capture
         except TSharkNotFoundException:
             raise EngineError(
                 "tshark is missing, which is Wireshark's engine; install it, on Debian with:"
@@ -68,32 +70,32 @@ def packets(path: str, names: Sequence[str]) -> Generator[Facts]:
             said = str(error).partition("Last error line: ")[2].partition("\n")[0]
             raise EngineError(f"tshark ended early: {said or error}") from None
         finally:
+            processes = list(capture._running_processes)
             with suppress(TSharkCrashException):  # said above, or nobody waits for it
                 capture.close()
-            capture._running_processes.clear()  # or it would say so again when collected
+            _forget(capture, processes)
 
 
-def _facts(capture: Any, names: Sequence[str]) -> Iterator[Facts]:
-    """The packets of a capture of pyshark's, without the frames that are none."""
-    blocks = 0
-    for packet in capture:
-        facts = {name: _text(packet, name) for name in names}
-        if facts[ENCAPSULATION]:
-            yield facts | {BLOCKS_BEFORE: str(blocks)}
-        else:
-            blocks += 1
+def _forget(capture: Any, processes: list[Any]) -> None:
+    """Let go of what pyshark leaves open where it is not read to the end.
+
+    Python and pyshark would do so when they are collected, and complain on stderr.
+    """
+    capture._running_processes.clear()
+    for process in processes:
+        process._transport.close()
+    capture.eventloop.run_until_complete(asyncio.sleep(0))
+    capture.eventloop.close()
 
 
-def _text(packet: Any, name: str) -> str:
-    """A field of a packet of pyshark's."""
-    layer, _, field = name.partition(".")
-    if layer == "frame":
-        found = packet.frame_info.get_field(field)
-    else:
-        found = packet[layer].get_field(field) if layer in packet else None
-    if found is None:
-        return ""
-    text: str = found.show
-    if name in BY_NAME and BY_NAME[name].show == Show.BYTES:
-        return text.replace(":", "")
-    return text
+def text(layer: Any, name: str) -> str:
+    """A field of a layer, in the notation of `-T fields`; "" where it is missing."""
+    found = layer.get_field(name)
+    shown: str = "" if found is None else found.show
+    return shown
+
+
+def texts(layer: Any, name: str) -> list[str]:
+    """All fields of this name in a layer."""
+    found = layer.get_field(name)
+    return [] if found is None else [each.show for each in found.all_fields]
