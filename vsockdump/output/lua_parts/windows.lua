@@ -92,8 +92,8 @@ do
       }
       for _, row in ipairs(rows) do
         lines[#lines + 1] = format(
-          "%11.6f %7.0f %3s %9.0f %9.0f %s%s\n", row[1], row[2], SHORT[row[3]] or "", row[4], row[5],
-          bar(row[4], row[5], largest), row[5] == 0 and "!" or ""
+          "%11.6f %7.0f %3s %9.0f %9.0f %s%s\n", row[1], row[2], SHORT[row[3]] or "",
+          row[4], row[5], bar(row[4], row[5], largest), row[5] == 0 and "!" or ""
         )
       end
       if left_out > 0 then
