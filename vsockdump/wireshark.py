@@ -63,7 +63,7 @@ PARTS: Final = (
 
 def install(user: str | None) -> Iterator[str]:
     """Write the parts; the sentences that say what was done.  Raises WiresharkError."""
-    # Made first: the user need not have access to where they are made from.
+    # Made before another user is who may not read where Python's packages are.
     texts = {part.name: _marked(part) for part in PARTS}
     _become(user)
     folders = _folders()
