@@ -10,6 +10,8 @@ from reading import SCANNERS
 from running import ALL_CAPTURES
 from terminal import Tmux
 
+pytest.register_assert_rewrite("logs")  # which asserts for tests of two folders
+
 TIME_LIMIT_S = 60
 
 

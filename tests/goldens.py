@@ -1,7 +1,8 @@
 """The golden outputs: what they are, and the program that renews them.
 
-`python tests/goldens.py` writes every file of tests/golden anew; `git diff` then shows what
-has changed.  The list of them is tests/golden/cases.
+`python tests/goldens.py` writes every file of tests/golden anew, and what is made of tables in
+dissectors/; `git diff` then shows what has changed.  The list of the outputs is
+tests/golden/cases.
 """
 
 import shlex
@@ -11,7 +12,12 @@ from typing import Final, NamedTuple
 
 from running import CAPTURES, run_bytes
 
+from vsockdump.output import lua
+
 GOLDEN: Final = Path(__file__).parent / "golden"
+DISSECTORS: Final = Path(__file__).parent.parent / "dissectors"
+# What is made, by file.
+MADE: Final = {"vsockdump.lua": lua.script, "colorfilters": lua.colour_rules}
 
 
 class Case(NamedTuple):
@@ -51,8 +57,10 @@ def renew() -> None:
             file.unlink()
     for case in listed.values():
         case.file.write_bytes(case.produce())
+    for name, make in MADE.items():
+        (DISSECTORS / name).write_text(make(), "utf-8")
 
 
 if __name__ == "__main__":
     renew()
-    sys.stdout.write(f"{len(cases())} golden outputs written\n")
+    sys.stdout.write(f"{len(cases()) + len(MADE)} golden outputs written\n")

@@ -159,11 +159,17 @@ class Pcapng:
         return self.block(1, head + self.options(options))
 
     def packet(
-        self, ticks: int, data: bytes, *options: tuple[int, bytes], interface: int = 0
+        self,
+        ticks: int,
+        data: bytes,
+        *options: tuple[int, bytes],
+        interface: int = 0,
+        wirelen: int | None = None,
     ) -> "Pcapng":
-        """An enhanced packet that is captured whole."""
+        """An enhanced packet, captured whole unless its length on the wire is given."""
         high, low = divmod(ticks, 2**32)
-        head = struct.pack(self.sign + "IIIII", interface, high, low, len(data), len(data))
+        sizes = len(data), len(data) if wirelen is None else wirelen
+        head = struct.pack(self.sign + "IIIII", interface, high, low, *sizes)
         return self.block(6, head + data + bytes(-len(data) % 4) + self.options(options))
 
     def simple_packet(self, data: bytes) -> "Pcapng":

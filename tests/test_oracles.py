@@ -1,12 +1,10 @@
 """tshark and tcpdump on the same files: what they say and we say is the same.
 
-Whatever differs must be in deviations.py.
+Whatever differs must be in verify/deviations.py.
 """
 
-import json
 import random
 import re
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,27 +12,22 @@ from typing import Any, Final
 
 import pytest
 from blocks import enhanced, interface, other_blocks, section
-from deviations import (
+from running import ALL_CAPTURES, CAPTURES, Raw, packets_of, pcap_file, run, run_bytes, tool
+from scenario import parse
+
+from vsockdump import wire
+from vsockdump.verify.deviations import (
     BLOCKS_BEFORE,
     DEVIATIONS,
     MONITOR_FIELDS,
     VIRTIO_FIELDS,
     Deviation,
     Facts,
+    excuse,
 )
-from running import ALL_CAPTURES, CAPTURES, Raw, packets_of, pcap_file, run, run_bytes, tool
-from scenario import parse
+from vsockdump.verify.headers import FIELDS
 
-import vsockdump
-from vsockdump import wire
-
-FRAME_FIELDS: Final = ["frame.number", "frame.time_epoch", "frame.len", "frame.cap_len"]
-# Wireshark's names, its misspelt ones among them; the correct spelling is ours alone.
-WIRESHARK_FIELDS: Final = [
-    *FRAME_FIELDS,
-    *(field.wireshark[0] for header in wire.HEADERS for field in header.fields),
-    "vsock.payload",
-]
+WIRESHARK_FIELDS: Final = list(FIELDS)
 TSHARK_ONLY: Final = ["frame.encap_type", "frame.time_delta", "frame.time_relative"]
 
 captures = pytest.mark.parametrize("capture", ALL_CAPTURES, ids=lambda path: path.name)
@@ -148,14 +141,6 @@ def ours(path: Path) -> list[Facts]:
     return table(result.out, WIRESHARK_FIELDS)
 
 
-def allowed(program: str, about: str, facts: Facts) -> bool:
-    """Whether a deviation covers a difference."""
-    return any(
-        deviation.program == program and about in deviation.about and deviation.applies(facts)
-        for deviation in DEVIATIONS
-    )
-
-
 def compare_fields(path: Path) -> int:
     """Compare field by field; the number of packets."""
     expected, actual = tshark(path), ours(path)
@@ -164,7 +149,7 @@ def compare_fields(path: Path) -> int:
         (facts["frame.number"], name, facts[name], packet[name])
         for facts, packet in zip(expected, actual, strict=True)
         for name in WIRESHARK_FIELDS
-        if facts[name] != packet[name] and not allowed("tshark", name, facts)
+        if facts[name] != packet[name] and not excuse("tshark", name, facts)
     ]
     assert [] == differences
     return len(actual)
@@ -264,7 +249,7 @@ def unexpected(path: Path, about: str, expected: list[Any], actual: list[Any]) -
     return [
         (facts["frame.number"], theirs, mine)
         for facts, theirs, mine in zip(tshark(path), expected, actual, strict=True)
-        if theirs != mine and not allowed("tcpdump", about, facts)
+        if theirs != mine and not excuse("tcpdump", about, facts)
     ]
 
 
@@ -402,22 +387,3 @@ def test_all_header_fields_are_compared() -> None:
         "vsock.virtio.src_port",
         "vsock.virtio.dst_port",
     }
-
-
-# In a process of its own: pyshark's event loop waits for all children of a process, those of
-# other tests too, and catches its signals.
-PYSHARK: Final = """
-import json, sys, pyshark
-with pyshark.FileCapture(sys.argv[1]) as capture:
-    packets = [packet.vsock for packet in capture]
-print(json.dumps([[int(p.src_cid), int(p.dst_port), int(p.virtio_op)] for p in packets]))
-"""
-
-
-@pytest.mark.parametrize("name", ["k612_refused.pcap", "prog_socat.pcapng"])
-def test_pyshark_reads_the_same(name: str) -> None:
-    """Wireshark's engine through pyshark: addresses, ports and ops of every packet."""
-    path = CAPTURES / name
-    theirs = json.loads(tool(sys.executable, "-c", PYSHARK, path))
-    with vsockdump.open(str(path)) as ours:
-        assert theirs == [[p.src.cid, p.dst.port, p.op] for p in ours if p.src and p.dst]

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from running import run
 
+from vsockdump.apps.registry import codes
 from vsockdump.fields import FIELDS
 from vsockdump.findings.registry import RULES
+from vsockdump.verify.deviations import DEVIATIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,6 +27,11 @@ def field_table() -> str:
 def findings_table() -> str:
     """The README's table of findings, from the registry."""
     return "\n".join(f"| `{rule.name}` | {rule.severity.word} | {rule.what} |" for rule in RULES)
+
+
+def deviations_table() -> str:
+    """The README's table of deviations, from the one table."""
+    return "\n".join(f"| {each.program} | {each.reason} |" for each in DEVIATIONS)
 
 
 def examples() -> list[tuple[str, str]]:
@@ -45,6 +52,17 @@ def test_fields_are_all_in_the_readme() -> None:
 def test_findings_are_all_in_the_readme() -> None:
     """The table of findings is that of the registry."""
     assert findings_table() in README
+
+
+def test_deviations_are_all_in_the_readme() -> None:
+    """The table of deviations is the one that `--verify` and the tests use."""
+    assert deviations_table() in README
+
+
+def test_protocols_are_all_in_the_readme() -> None:
+    """The table of application protocols has a row for each of the registry."""
+    names = {row.split("`")[1] for row in README.splitlines() if row.startswith("| `")}
+    assert set(codes()) <= names
 
 
 def test_there_are_examples() -> None:

@@ -249,6 +249,7 @@ def test_explain() -> None:
         ["-r", SHUTDOWNS, "-z", "findings,now"],
         ["-r", SHUTDOWNS, "--fail-on", "note"],
         ["-r", SHUTDOWNS, "--annotate"],
+        ["-r", SHUTDOWNS, "--keylog", "keys"],
     ],
     ids=str,
 )
@@ -263,10 +264,25 @@ def test_wrong_usage(arguments: list[str | Path]) -> None:
 
 
 def comments(path: Path) -> list[tuple[str, str]]:
-    """(frame number, comment) by tshark."""
+    """(frame number, comment) by tshark, names of connections left out."""
     shown = tool("tshark", "-r", path, "-Y", "frame.comment", "-T", "fields", "-e", "frame.number",
                  "-e", "frame.comment")  # fmt: skip
-    return [tuple(line.split("\t")) for line in shown.decode().splitlines()]  # type: ignore[misc]
+    found = [tuple(line.split("\t")) for line in shown.decode().splitlines()]
+    return [(number, text) for number, text in found if not text.startswith("#")]
+
+
+def names_and_lines(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Names of connections by number, as comments; and the lines of their first packets."""
+    names, first = {}, {}
+    for line in lines("-r", path, "-v", "-t"):
+        text = line.removeprefix("\tcomment: ")
+        number = text.split()[0]
+        if text != line and text.startswith("#"):
+            assert number not in names
+            names[number] = text
+        elif text.startswith("#") and number != "#-":
+            first.setdefault(number, text)
+    return names, first
 
 
 @pytest.mark.parametrize("name", ["k612_shutdowns.pcap", "prog_ncat.pcapng"])
@@ -281,6 +297,35 @@ def test_annotate(name: str, tmp_path: Path) -> None:
     assert expected
     assert expected == comments(copy)
     assert lines("-r", CAPTURES / name, "-xx", "-tt") == lines("-r", copy, "-xx", "-tt")
+
+
+@pytest.mark.parametrize("chosen", [[], ["op", "rst"]], ids=str)
+@pytest.mark.parametrize("name", ["k612_fakeguest.pcap", "l2_guest_view.pcap"])
+def test_the_first_packet_names_its_connection(
+    name: str, chosen: list[str], tmp_path: Path
+) -> None:
+    """The first one that is written; in the words of the packet line, initiator first."""
+    copy = tmp_path / "copy.pcapng"
+    run("-r", CAPTURES / name, "--annotate", "-w", copy, *chosen)
+    names, first = names_and_lines(copy)
+    assert len(names) > 3
+    found = {line.split()[0] for line in lines("-r", CAPTURES / name, "-t", *chosen)}
+    assert found - {"#-"} == names.keys()
+    if not chosen:
+        begun = {number for number, line in first.items() if "REQUEST" in line.split()}
+        assert len(begun) > 3
+        assert all(first[number].startswith(names[number]) for number in begun)
+
+
+def test_every_file_names_its_connections(tmp_path: Path) -> None:
+    """Where a capture is cut into several."""
+    run("-r", SHUTDOWNS, "--annotate", "-w", tmp_path / "x.pcapng", "-b", "packets:5")
+    files = sorted(tmp_path.iterdir())
+    assert 12 == len(files)
+    numbers = [packet["vsock"]["conn"] for packet in objects(SHUTDOWNS)]
+    for at, path in enumerate(files):
+        expected = {f"#{number}" for number in numbers[5 * at : 5 * at + 5]}
+        assert expected == names_and_lines(path)[0].keys()
 
 
 def test_annotate_only_what_is_written(tmp_path: Path) -> None:

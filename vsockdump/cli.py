@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say([version()])
     if arguments.list_fields:
         return _list_fields()
+    if arguments.lua:
+        return _lua_script()
     if arguments.filter_help:
         return _filter_help()
     if arguments.print_program:
@@ -68,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain_findings(parser, arguments)
     if arguments.list_interfaces or arguments.doctor:
         return _look_at_machine(arguments.doctor)
+    if arguments.verify:
+        return _verify(parser, arguments)
+    if arguments.install_wireshark or arguments.uninstall_wireshark:
+        return _wireshark(arguments.install_wireshark, arguments.user)
     return _run(parser, arguments)
 
 
@@ -113,14 +119,9 @@ def _discard_output() -> None:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    from vsockdump.apps.registry import DecodeError
     from vsockdump.capture.errors import CaptureError
-    from vsockdump.fields import FieldError
-    from vsockdump.filters.errors import FilterError
+    from vsockdump.errors import UsageError
     from vsockdump.output.errors import OutputError
-    from vsockdump.output.follow import FollowError
-    from vsockdump.output.rotation import RotationError
-    from vsockdump.output.statistics import StatisticError
     from vsockdump.pipeline import complain, run
     from vsockdump.tui.errors import ScreenError
 
@@ -133,14 +134,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         complain(str(error))
         _discard_output()
         return EXIT_INPUT
-    except (
-        DecodeError,
-        FieldError,
-        FilterError,
-        FollowError,
-        RotationError,
-        StatisticError,
-    ) as error:
+    except UsageError as error:
         complain(str(error))
         return EXIT_USAGE
 
@@ -185,11 +179,47 @@ def _list_fields() -> int:
     return _say(list_fields())
 
 
+def _lua_script() -> int:
+    from vsockdump.output.lua import script
+
+    return _say(script().splitlines())
+
+
 def _look_at_machine(doctor: bool) -> int:
     from vsockdump.capture import machine
 
     facts = machine.gather()
     return _say(machine.doctor(facts) if doctor else machine.report(facts))
+
+
+def _verify(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """--verify: Wireshark's engine beside ours; nothing else is done with the file."""
+    from vsockdump.capture.errors import CaptureError
+    from vsockdump.verify.engine import EngineError
+    from vsockdump.verify.report import Verification
+
+    others = ("filter", "filter_file", "write", "interface", "statistics", "follow", "extract")
+    if arguments.read in (None, "-") or any(getattr(arguments, name) for name in others):
+        parser.error("--verify compares the packets of -r FILE, all or -c N, and does nothing else")
+    verification = Verification(arguments.read, arguments.limit)
+    try:
+        status = _say(verification.lines())
+    except (CaptureError, EngineError) as error:
+        sys.stdout.flush()
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    return status or (0 if verification.agrees else EXIT_INPUT)
+
+
+def _wireshark(install: bool, user: str | None) -> int:
+    from vsockdump import wireshark
+    from vsockdump.capture.errors import CaptureError
+
+    try:
+        return _say(wireshark.install(user) if install else wireshark.uninstall(user))
+    except (CaptureError, wireshark.WiresharkError) as error:
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_INPUT
 
 
 def _filter_help() -> int:
@@ -208,6 +238,7 @@ def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         # Packets that are only written need not be tracked; see pipeline.
         tracked = arguments.statistics or arguments.print_packets
         tracked = tracked or arguments.follow or arguments.extract
+        tracked = tracked or arguments.annotate or arguments.export
         only_written = arguments.write and not tracked
         keep_state = None if only_written else True
         lines = explanation(text, arguments.print_program, keep_state)
@@ -272,7 +303,20 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--annotate",
         action="store_true",
-        help="with -w: write findings into the pcapng file, as comments of packets",
+        help="with -w: write findings and the names of connections into the pcapng file, as"
+        " comments of packets",
+    )
+    add(
+        "--keylog",
+        dest="key_log",
+        metavar="FILE",
+        help="with -w: write the TLS secrets of this key log into the pcapng file, for Wireshark",
+    )
+    add(
+        "--export",
+        choices=("tcp", "mixed", "ethernet"),
+        help="with -w: write what programs without a plugin understand: connections as TCP over"
+        " IPv6, or the packets with application messages or tunnelled Ethernet frames behind them",
     )
     add("-U", action="store_true", help="as in tcpdump; here -w never keeps packets back")
     files = parser.add_argument_group("several files (with -w)")
@@ -336,6 +380,11 @@ def _parser() -> argparse.ArgumentParser:
         help="become USER when all is open (default under sudo: who ran it)",
     )
     add("--duration", metavar="SECONDS", type=_seconds, default=0, help="stop after this time")
+    add(
+        "--control-stdin",
+        action="store_true",
+        help="for programs: print the counts at each line of stdin, stop at its end",
+    )
     chosen = parser.add_argument_group("filter")
     add = chosen.add_argument
     add("filter", nargs="*", metavar="FILTER", help="only the packets that match")
@@ -380,6 +429,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-e", dest="fields", metavar="FIELD", action="append", help="a field of -T fields")
     add("-E", dest="settings", metavar="header=y|n", action="append", help="field names on top")
     add("--list-fields", action="store_true", help="list all fields and what they mean")
+    add("--lua", action="store_true", help="print the script that shows all this in Wireshark")
     add(
         "-z",
         dest="statistics",
@@ -448,6 +498,17 @@ def _parser() -> argparse.ArgumentParser:
         help="print packets with -z or -w too",
     )
     add(
+        "--verify",
+        action="store_true",
+        help="compare header fields and messages of -r FILE with what Wireshark's engine says",
+    )
+    add(
+        "--install-wireshark",
+        action="store_true",
+        help="let Wireshark capture vsock: put vsockdump-extcap into your folder of Wireshark",
+    )
+    add("--uninstall-wireshark", action="store_true", help="remove it again")
+    add(
         "--max-connections",
         metavar="N",
         type=_positive,
@@ -501,17 +562,19 @@ def _live(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Li
         arguments.ring,
         arguments.block_timeout,
         arguments.duration,
+        arguments.control_stdin,
     )
     if arguments.read is not None and options != LiveOptions():
-        parser.error("-r reads a file; -i, -s, -B, --block-timeout and --duration are for live")
+        parser.error(
+            "-r reads a file; -i, -s, -B, --block-timeout, --duration and --control-stdin are"
+            " for live"
+        )
     return options
 
 
 def _rotation(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace
 ) -> "Savefiles | RingBuffer | None":
-    from vsockdump.output.rotation import Savefiles, ring_buffer
-
     savefiles = arguments.megabytes or arguments.rotate_s
     if arguments.files and not savefiles:
         parser.error("-W goes with -C or -G")
@@ -521,6 +584,8 @@ def _rotation(
         parser.error("-b is dumpcap's way and -C, -G and -W are tcpdump's; use one of them")
     if arguments.write in (None, "-"):
         parser.error("-C, -G and -b need -w FILE to name the files after")
+    from vsockdump.output.rotation import Savefiles, ring_buffer
+
     if arguments.ring_buffer:
         return ring_buffer(arguments.ring_buffer)
     return Savefiles(arguments.megabytes or 0, arguments.rotate_s or 0, arguments.files or 0)
@@ -533,10 +598,11 @@ def _statistics(
 
     Where there are several files, a -z that names no statistic is a command.
     """
-    from vsockdump.output.statistics import STATISTICS
+    wishes, commands = arguments.statistics or (), []
+    if wishes and rotates:
+        from vsockdump.output.statistics import STATISTICS
 
-    wishes = arguments.statistics or ()
-    commands = [wish for wish in wishes if rotates and wish.partition(",")[0] not in STATISTICS]
+        commands = [wish for wish in wishes if wish.partition(",")[0] not in STATISTICS]
     statistics = tuple(wish for wish in wishes if wish not in commands)
     if arguments.postrotate:
         commands.append(arguments.postrotate)
@@ -627,7 +693,13 @@ def _apps(
         if len(wishes) > 1 or arguments.proto:
             parser.error("--decode none decodes nothing and cannot be with --decode or --proto")
         return None
-    return DialogueOptions(decode_map(wishes), Setting(tuple(arguments.proto or ())))
+    ports = decode_map(wishes)
+    descriptors = tuple(arguments.proto or ())
+    if descriptors:
+        from vsockdump.apps.protobuf import schema
+
+        schema(descriptors)  # complains of a file that cannot be used, before anything is read
+    return DialogueOptions(ports, Setting(descriptors))
 
 
 def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Config":
@@ -647,8 +719,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
             parser.error(f"-E takes header=y or header=n, not {setting}")
     rotation = _rotation(parser, arguments)
     statistics, postrotate = _statistics(parser, arguments, rotation is not None)
-    if arguments.annotate and not arguments.write:
-        parser.error("--annotate writes comments into the file of -w FILE")
+    if (arguments.annotate or arguments.key_log or arguments.export) and not arguments.write:
+        parser.error("--annotate, --keylog and --export need the pcapng file of -w FILE")
     follow = _follow(parser, arguments)
     extract = _extract(parser, arguments)
     prints = arguments.print_packets or not (statistics or arguments.write or follow or extract)
@@ -663,6 +735,8 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         dump = Kind.ASCII_DUMP
     colour = _colour(arguments.color)
     apps = _apps(parser, arguments)
+    if arguments.export in ("mixed", "ethernet") and apps is None:
+        parser.error(f"--export {arguments.export} needs what --decode none leaves out")
     return Config(
         read=arguments.read,
         write=arguments.write,
@@ -690,9 +764,11 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         rotation=rotation,
         postrotate=postrotate,
         annotate=arguments.annotate,
+        key_log=arguments.key_log,
         fail_on=arguments.fail_on,
         follow=follow,
         extract=extract,
+        export=arguments.export or "",
         apps=apps,
         max_connections=arguments.max_connections,
         colour=colour,

@@ -2,20 +2,20 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from vsockdump.apps.dialogues import DialogueOptions
-from vsockdump.output.follow import FollowOptions
-from vsockdump.output.rotation import RingBuffer, Savefiles
 from vsockdump.output.text import TextOptions
 
 if TYPE_CHECKING:
+    from vsockdump.apps.dialogues import DialogueOptions
     from vsockdump.output.extract import ExtractOptions
+    from vsockdump.output.follow import FollowOptions
+    from vsockdump.output.rotation import RingBuffer, Savefiles
 
 
 class LiveOptions(NamedTuple):
     """A live capture.  `interface` None: a vsockmon device that is up, or else a new one.
 
     `snaplen` and the numbers of the ring are None for the defaults of packet_socket.py;
-    `duration` in seconds, 0 is without end.
+    `duration` in seconds, 0 is without end.  `control`: stdin asks for counts and ends it.
     """
 
     interface: str | None = None
@@ -23,6 +23,7 @@ class LiveOptions(NamedTuple):
     ring_kib: int | None = None
     block_timeout_ms: int | None = None
     duration: float = 0
+    control: bool = False
 
 
 class TuiOptions(NamedTuple):
@@ -42,11 +43,12 @@ class Config(NamedTuple):
     `output` is text, json or fields; `fields` the names for the last; `statistics` the
     arguments of -z.  `limit` stops after so many packets, 0 means all; `filter` is the text
     of a filter, "" lets all packets through.  `rotation` makes several files of what is
-    written, each of which the command `postrotate` gets; `annotate` writes findings into it as
-    comments.  `fail_on` is the least severity of a finding with which the run fails.  `follow`
-    shows the dialogue of a connection, `extract` writes streams to files.  `apps` says how
-    application protocols are decoded, None: not at all.  `tui` asks for the terminal program,
-    for which `filter` is the first one of many.
+    written, each of which the command `postrotate` gets; `annotate` writes names of connections
+    and findings into it as comments, `key_log` the TLS secrets of a file.  `fail_on` is the least
+    severity of a finding with which the run fails.  `follow` shows the dialogue of a connection,
+    `extract` writes streams to files; `export` names what packets become when they are written,
+    "" leaves them as they are.  `apps` says how application protocols are decoded, None: not at
+    all.  `tui` asks for the terminal program, for which `filter` is the first one of many.
     """
 
     read: str | None
@@ -61,13 +63,15 @@ class Config(NamedTuple):
     text: TextOptions = TextOptions()
     data: bool = False
     line_buffered: bool = False
-    rotation: Savefiles | RingBuffer | None = None
+    rotation: "Savefiles | RingBuffer | None" = None
     postrotate: str | None = None
     annotate: bool = False
+    key_log: str | None = None
     fail_on: str | None = None
-    follow: FollowOptions | None = None
+    follow: "FollowOptions | None" = None
     extract: "ExtractOptions | None" = None
-    apps: DialogueOptions | None = None
+    export: str = ""
+    apps: "DialogueOptions | None" = None
     max_connections: int = 1_000_000
     colour: bool = False
     live: LiveOptions = LiveOptions()

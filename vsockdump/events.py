@@ -6,13 +6,17 @@ before the next wait.  Python retries the system call that a handler interrupted
 sources need not know of any of this; `stop` is all they are told.
 """
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final, TypeVar
 
 Action = Callable[[], None]
+
+_LINES_AT_ONCE: Final = 4096  # bytes
 Item = TypeVar("Item")
 
 
@@ -41,14 +45,17 @@ class Events:
         self._waiting = False
         self._acting = False
         self._noted: set[int] = set()
+        self._inside = False
 
     def __enter__(self) -> "Events":
         handlers = dict.fromkeys(self._ENDS, self._end)
         handlers |= dict.fromkeys((signal.SIGUSR1, signal.SIGALRM), self._note)
         self._before = {number: signal.signal(number, handlers[number]) for number in handlers}
+        self._inside = True
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._inside = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -64,6 +71,25 @@ class Events:
     def _add(self, timer: _Timer) -> None:
         self._timers.append(timer)
         self._set_alarm()
+
+    def obey(self, fd: int) -> None:
+        """Let a line read from `fd` act as SIGUSR1 does, and its end as SIGTERM.
+
+        For a program that started us and may not send us signals: another user's, or one at
+        the other end of a connection.  The signals go to the main thread, since only that
+        wakes it.
+        """
+        main = threading.main_thread().ident
+        assert main is not None
+
+        def read() -> None:
+            while data := os.read(fd, _LINES_AT_ONCE):
+                if b"\n" in data and self._inside:
+                    signal.pthread_kill(main, signal.SIGUSR1)
+            if self._inside and not self.caught:  # the second one would kill
+                signal.pthread_kill(main, signal.SIGTERM)
+
+        threading.Thread(target=read, daemon=True).start()
 
     def until_stopped(self, batches: Iterator[Item]) -> Iterator[Item]:
         """The batches; signals and timers act while the next one is waited for."""

@@ -35,6 +35,7 @@ from vsockdump.columns import (
     timed,
     tracked_column,
 )
+from vsockdump.errors import UsageError
 from vsockdump.findings.registry import WORDS
 from vsockdump.findings.registry import words as _words
 from vsockdump.track.states import State, state_word
@@ -375,7 +376,7 @@ FIELDS: Final = (
 BY_NAME: Final = {name: field for field in FIELDS for name in field.names}
 
 
-class FieldError(ValueError):
+class FieldError(UsageError):
     """A field that does not exist; one sentence."""
 
 

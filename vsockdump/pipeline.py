@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
+from importlib import import_module
 from itertools import islice
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vsockdump.apps.registry import DecodeError
+from vsockdump.apps.registry import TROUBLE, DecodeError
 from vsockdump.batch import Batch
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.read_ahead import ahead
@@ -24,15 +26,11 @@ from vsockdump.config import Config
 from vsockdump.events import Events
 from vsockdump.fields import lookup
 from vsockdump.findings.rule import Severity
-from vsockdump.output.annotations import comments
-from vsockdump.output.capture_file import CaptureFile
 from vsockdump.output.errors import OutputError, cannot_write
 from vsockdump.output.fields_text import field_lines, json_lines
-from vsockdump.output.findings import Findings, Overdue
-from vsockdump.output.follow import Follow, form_of
 from vsockdump.output.progress import LiveProgress, Progress
 from vsockdump.output.screen import drawn
-from vsockdump.output.statistics import OF_APPS, Selection, Statistic, make, wish
+from vsockdump.output.selection import Selection
 from vsockdump.output.tables import counted
 from vsockdump.output.text import TextView
 from vsockdump.track.tracker import Tracker
@@ -42,8 +40,13 @@ if TYPE_CHECKING:
     from vsockdump.capture.packet_socket import Settings
     from vsockdump.filters.bpf import Program
     from vsockdump.filters.filter import Filter
+    from vsockdump.output.capture_file import Writer
     from vsockdump.output.extract import Extract
+    from vsockdump.output.findings import Findings, Overdue
+    from vsockdump.output.follow import Follow
     from vsockdump.output.postrotate import PostRotate
+    from vsockdump.output.secrets import Secrets
+    from vsockdump.output.statistics import Statistic, Wish
 
 _LINES_AT_ONCE = 1000  # of statistics, in one write: stdout may be unbuffered
 _RESTARTS = 16  # sockets that the terminal program keeps for a capture that is started anew
@@ -57,27 +60,28 @@ EXIT_FOUND = 3
 def run(config: Config) -> int:
     """Carry out a run; returns the exit status.
 
-    Raises StatisticError, FieldError, FilterError or DecodeError before anything is read,
-    CaptureError if nothing could be read, OutputError if the output failed, ScreenError where
-    there is no terminal for the terminal program.
+    Raises StatisticError, FieldError, FilterError, DecodeError or SecretsError before anything
+    is read, CaptureError if nothing could be read, OutputError if the output failed, ScreenError
+    where there is no terminal for the terminal program.
     """
     if config.tui is not None:
         return _run_tui(config)
     wanted = _wanted(config)
     view = _view(config)
-    state = _State.new(config, wanted.filter, _counts_apps(config) or _shows_apps(config))
-    wishes = [wish(text) for text in config.statistics]
-    statistics = [make(text, *state, wanted.selection) for text, _refresh in wishes]
+    wishes = _wishes(config)
+    asked = any(wish.of_apps for wish in wishes) or _shows_apps(config)
+    state = _State.new(config, wanted.filter, asked)
+    statistics = _statistics(wishes, state, wanted.selection)
     with ExitStack() as held:
-        finished = _postrotate(config, held)
+        written = _Written(_postrotate(config, held), _secrets(config))
         if config.read is None:
             start = _listen(config, wanted, held)
         else:
             start = _read(config.read, config.user, held)
         events = held.enter_context(Events(start.source.stop))
-        one = _Run(config, start, wanted, state, statistics, view, events, finished)
+        one = _Run(config, start, wanted, state, statistics, view, events, written)
         if start.source.live:
-            one.set_timers([refresh for _text, refresh in wishes])
+            one.set_timers([wish.refresh_s for wish in wishes])
         try:
             return one.run()
         except OutputError as error:
@@ -93,6 +97,7 @@ def _run_tui(config: Config) -> int:
     from vsockdump.tui.run import require_terminal, show, take_keyboard
 
     require_terminal()
+    import_module("vsockdump.tui.app")  # before the run becomes another user; see _import_all
     with ExitStack() as held:
         if config.tui is not None and config.tui.demo:
             start = _play(held)
@@ -138,7 +143,7 @@ def _wanted(config: Config) -> _Wanted:
 def _tracks(config: Config, wanted: "Filter | None") -> bool:
     """Whether anything of the run needs connections."""
     asked = wanted is not None and wanted.needs_tracking
-    judged = config.annotate or config.fail_on is not None
+    judged = config.annotate or bool(config.export) or config.fail_on is not None
     streams = config.follow is not None or config.extract is not None
     return asked or judged or streams or config.print_packets or bool(config.statistics)
 
@@ -164,9 +169,31 @@ class _State(NamedTuple):
         return cls(tracker, Dialogues(config.apps, config.max_connections))
 
 
-def _counts_apps(config: Config) -> bool:
-    """Whether a statistic counts what is said."""
-    return any(wish(text).text.partition(",")[0] in OF_APPS for text in config.statistics)
+def _wishes(config: Config) -> "list[Wish]":
+    """What -z asks for."""
+    if not config.statistics:
+        return []
+    from vsockdump.output.statistics import wish
+
+    return [wish(text) for text in config.statistics]
+
+
+def _statistics(
+    wishes: "list[Wish]", state: _State, selection: Selection | None
+) -> "list[Statistic]":
+    if not wishes:
+        return []
+    from vsockdump.output.statistics import make
+
+    return [make(wish.text, *state, selection) for wish in wishes]
+
+
+def _secrets(config: Config) -> "Secrets | None":
+    if config.key_log is None:
+        return None
+    from vsockdump.output.secrets import Secrets
+
+    return Secrets(config.key_log, config.read is None)
 
 
 def _shows_apps(config: Config) -> bool:
@@ -176,6 +203,13 @@ def _shows_apps(config: Config) -> bool:
     if config.output == "fields":
         return any(lookup(name).apps for name in config.fields)
     return config.text.apps if config.output == "text" else config.apps is not None
+
+
+class _Written(NamedTuple):
+    """What goes with the files of -w: who takes finished ones, and secrets that they hold."""
+
+    finished: "PostRotate | None"
+    secrets: "Secrets | None"
 
 
 Reopen = Callable[[str | None], Source]
@@ -200,6 +234,7 @@ def _read(path: str, user: str | None, held: ExitStack) -> _Start:
     if user is not None:
         from vsockdump.capture import privileges
 
+        _import_all()
         privileges.drop(privileges.user_named(user))
     return _Start(source, user, reopen=None if path == "-" else lambda _: FileReader(path))
 
@@ -214,6 +249,22 @@ def _play(held: ExitStack) -> _Start:
 
     greeting = "Real packets, captured earlier, played as if they came now."
     return _Start(held.enter_context(closing(play())), greeting=greeting, reopen=play)
+
+
+def _import_all() -> None:
+    """Import what is otherwise imported when it is needed.
+
+    Whom the run becomes need not have access to where Python's packages are.
+    """
+    from vsockdump import apps, export, output
+    from vsockdump.apps.registry import LIBRARIES, protocols
+
+    for package in (output, export, apps):
+        for module in iter_modules(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
+    for library in LIBRARIES:
+        import_module(library)
+    protocols()
 
 
 def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
@@ -239,6 +290,8 @@ def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
     settings = Settings(**chosen, program=wanted.program)
     source = held.enter_context(closing(PacketSocket(name, settings)))
     reopen = _reopener(name, settings, held) if config.tui is not None else None
+    if user is not None:
+        _import_all()
     privileges.drop(user)
     who = user.name if user else None
     whose = f", as user {who}" if who else ""
@@ -286,9 +339,11 @@ def _view(config: Config) -> Any:
     return TextView(config.text)
 
 
-def _follow(config: Config) -> Follow | None:
+def _follow(config: Config) -> "Follow | None":
     if config.follow is None:
         return None
+    from vsockdump.output.follow import Follow, form_of
+
     return Follow(config.follow, form_of(config.follow, config.text.numeric, config.colour))
 
 
@@ -307,19 +362,19 @@ class _Run:
         start: _Start,
         wanted: _Wanted,
         state: _State,
-        statistics: list[Statistic],
+        statistics: "list[Statistic]",
         view: Any,
         events: Events,
-        finished: "PostRotate | None",
+        written: _Written,
     ) -> None:
         self._config = config
         self._start = start
         self._source = source = start.source
         self._state = state
-        self._tracker = tracker = state.tracker
+        self._tracker = state.tracker
         self._statistics = statistics
-        self._judge = Findings(tracker, wanted.selection) if config.fail_on else None
         self._selection = wanted.selection
+        self._judge = self._judge_of(config)
         self._view = view
         self._follow = _follow(config)
         self._extract: Extract | None = None  # its directory is made by the run's user
@@ -330,7 +385,7 @@ class _Run:
         self._flush = config.line_buffered or source.live
         self._vsock = self._foreign = self._chosen = 0
         self._events = events
-        self._finished = finished
+        self._written = written
         self._overdue: Overdue | None = None
         self._out = _Stdout()
         self._progress = LiveProgress(source)
@@ -345,11 +400,15 @@ class _Run:
         events.report = self._say_counts
         if config.live.duration:
             events.after(config.live.duration, self._source.stop)
+        if config.live.control:
+            events.obey(sys.stdin.fileno())
         for index, refresh in enumerate(refreshes):
             if refresh:
                 events.every(refresh, partial(self._refresh, index))
         drawing = self._in_place and any(refreshes)
         if isinstance(self._view, TextView) and self._source.now_ns() is not None:
+            from vsockdump.output.findings import Overdue
+
             self._overdue = Overdue(self._tracker, self._selection)
             events.every(_OVERDUE_S, self._tell_overdue)
         to_files = config.write is not None or config.extract is not None
@@ -366,7 +425,11 @@ class _Run:
         else:
             with closing(self._writer(config.write)) as writer:
                 status = self._read(writer)
+            for sentence in writer.remarks():
+                complain(sentence)
         self._progress.clear()
+        for sentence in TROUBLE:
+            complain(sentence)
         status = self._end_follow() or status
         self._end_extraction()
         self._print_statistics()
@@ -377,6 +440,14 @@ class _Run:
             complain(f"stopped after {self._vsock + self._foreign} packets.")
         return status or self._summary() or self._judgement()
 
+    def _judge_of(self, config: Config) -> "Findings | None":
+        """Who looks out for what --fail-on asks about."""
+        if config.fail_on is None:
+            return None
+        from vsockdump.output.findings import Findings
+
+        return Findings(self._tracker, self._selection)
+
     def _judgement(self) -> int:
         """Whether something was found that --fail-on asks about."""
         if self._judge is None:
@@ -385,15 +456,28 @@ class _Run:
         worst = self._judge.worst()
         return EXIT_FOUND if worst is not None and worst >= limit else EXIT_OK
 
-    def _takers(self) -> list[Statistic]:
+    def _takers(self) -> "list[Statistic]":
         """All that take batches for what is said at the end."""
         return self._statistics if self._judge is None else [*self._statistics, self._judge]
 
-    def _writer(self, path: str) -> CaptureFile:
-        rotation = self._config.rotation
-        ways = rotation.of(path) if rotation else None
-        notes = comments if self._config.annotate else None
-        writer = CaptureFile(path, self._source, ways, self._finished, comments=notes)
+    def _writer(self, path: str) -> "Writer":
+        config = self._config
+        ways = config.rotation.of(path) if config.rotation else None
+        to = path, self._source, ways, self._written.finished
+        writer: Writer
+        if config.export:
+            from vsockdump.export.export_file import ExportFile
+            from vsockdump.export.exporters import exporter_of
+
+            limit = config.max_connections
+            exporter = exporter_of(config.export, self._source, limit, config.apps)
+            writer = ExportFile(*to, exporter, config.annotate, self._written.secrets)
+        else:
+            from vsockdump.output.annotations import Annotations
+            from vsockdump.output.capture_file import CaptureFile
+
+            notes = Annotations() if config.annotate else None
+            writer = CaptureFile(*to, comments=notes, secrets=self._written.secrets)
         if self._source.live and writer.tick_s is not None:
             self._events.every(writer.tick_s, writer.tick)
         return writer
@@ -412,7 +496,7 @@ class _Run:
                     " -B KIB, or keep less of each packet with -s N."
                 )
 
-    def _read(self, writer: CaptureFile | None) -> int:
+    def _read(self, writer: "Writer | None") -> int:
         """Take all batches; the exit status so far."""
         config = self._config
         if self._start.greeting:
@@ -482,7 +566,7 @@ class _Run:
         found = np.flatnonzero(self._filter.mask(batch))
         return batch if len(found) < left else batch.head(int(found[left - 1]) + 1)
 
-    def _take(self, batch: Batch, mask: Mask | None, writer: CaptureFile | None) -> None:
+    def _take(self, batch: Batch, mask: Mask | None, writer: "Writer | None") -> None:
         if writer is not None:
             taken = writer.write(batch, None if mask is None else np.flatnonzero(mask))
             if taken < len(batch):
@@ -559,8 +643,12 @@ class _Run:
 
     def _tell_of_drops(self) -> None:
         """What the kernel dropped is a finding that no packet shows."""
-        dropped = self._source.dropped or 0
-        for taker in self._takers():
+        takers, dropped = self._takers(), self._source.dropped or 0
+        if not takers:
+            return
+        from vsockdump.output.findings import Findings
+
+        for taker in takers:
             if isinstance(taker, Findings):
                 taker.collector.dropped(dropped, self._source.packets + dropped)
 
@@ -589,7 +677,7 @@ class _Run:
                 yield ""
             yield from self._lines_of(statistic)
 
-    def _print(self, statistic: Statistic) -> None:
+    def _print(self, statistic: "Statistic") -> None:
         """A statistic below what was printed before, with an empty line between."""
         if self._config.output == "json":
             if not self._shown and self._selection is not None:
@@ -601,7 +689,7 @@ class _Run:
         while some := list(islice(lines, _LINES_AT_ONCE)):
             self._out.write("\n".join([*some, ""]).encode())
 
-    def _lines_of(self, statistic: Statistic) -> Iterator[str]:
+    def _lines_of(self, statistic: "Statistic") -> Iterator[str]:
         config = self._config
         if config.output == "json":
             return statistic.json_lines()

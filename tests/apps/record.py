@@ -2,7 +2,8 @@
 
 A proxy stands between a client and a server on sockets of this machine and notes who sent
 what; the talk becomes a capture (talking.py), so that tests need none of the programs.
-Needs Debian's nbdkit, libnbd-bin, qemu-utils, diod, qemu-guest-agent, iperf3, systemd.
+Needs Debian's nbdkit, libnbd-bin, qemu-utils, diod, qemu-guest-agent, iperf3, systemd, curl,
+nghttp2-client, nghttp2-proxy and nghttp2-server, and PyPI's grpcio.
 """
 
 import contextlib
@@ -184,6 +185,42 @@ def notify(folder: str) -> dict[str, list[Turn]]:
     return {"notify": talk}
 
 
+def grpc(_folder: str) -> dict[str, list[Turn]]:
+    """Every kind of call, failures and compression."""
+    from grpc_peers import call_all, server
+
+    proxy = Proxy(PORT + 5, PORT + 4)
+    serving = server(f"127.0.0.1:{PORT + 4}")
+    call_all(f"127.0.0.1:{PORT + 5}")
+    serving.stop(0).wait()
+    time.sleep(0.5)
+    return {"grpc": proxy.talks[0]}
+
+
+def http2(folder: str) -> dict[str, list[Turn]]:
+    """A page and what is pushed with it, one that is missing; a form that is posted, padding."""
+    Path(f"{folder}/index.html").write_text("<html>hello</html>")
+    Path(f"{folder}/style.css").write_text("p { color: red }")
+    proxy = Proxy(PORT + 7, PORT + 6)
+    server = ("nghttpd", "--no-tls", "-d", folder, "-p/=/style.css", "-b", "9", "--echo-upload")
+    near = f"http://127.0.0.1:{PORT + 7}"
+    with running(*server, str(PORT + 6)):
+        run("nghttp", "-n", "-b", "7", f"{near}/", f"{near}/missing?a=b")
+        run("curl", "-s", "--http2-prior-knowledge", "-d", "a=1&b=2", f"{near}/form")
+    return {f"http2-{number}": talk for number, talk in enumerate(proxy.talks, 1)}
+
+
+def h2c(folder: str) -> dict[str, list[Turn]]:
+    """An upgrade from HTTP/1, which nghttpx does before nghttpd."""
+    Path(f"{folder}/style.css").write_text("p { color: red }")
+    proxy = Proxy(PORT + 9, PORT + 8)
+    server = ("nghttpd", "--no-tls", "-d", folder, str(PORT + 6))
+    front = ("nghttpx", f"-f127.0.0.1,{PORT + 8};no-tls", f"-b127.0.0.1,{PORT + 6};;proto=h2")
+    with running(*server), running(*front):
+        run("nghttp", "-n", "-u", f"http://127.0.0.1:{PORT + 9}/style.css")
+    return {"h2c": proxy.talks[0]}
+
+
 SCENES: dict[str, Callable[[str], dict[str, list[Turn]]]] = {
     "nbdkit": nbdkit,
     "qemu-nbd": qemu_nbd,
@@ -191,6 +228,9 @@ SCENES: dict[str, Callable[[str], dict[str, list[Turn]]]] = {
     "qga": qga,
     "iperf3": iperf3,
     "notify": notify,
+    "grpc": grpc,
+    "http2": http2,
+    "h2c": h2c,
 }
 
 

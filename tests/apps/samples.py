@@ -6,6 +6,7 @@ not here.
 
 import struct
 
+from rpc_talks import HELLO, SETTINGS, ask
 from talking import Turn
 
 Talk = list[Turn]
@@ -38,6 +39,7 @@ SAMPLES: dict[str, Talk] = {
     ],
     "heartbeat": [(0, b"\xb7"), (1, b"\xb7")],
     "http": [(0, b"GET /containers/json HTTP/1.1\r\nHost: docker\r\n\r\n")],
+    "http2": [(0, HELLO), (1, SETTINGS)],
     "iperf3": [(0, b"abcdefghijklmnopqrstuvwxyz234567abcd\0"), (1, b"\x09")],
     "json": [(0, b'{"level":"info","msg":"started"}\n')],
     "nbd": [(1, b"NBDMAGICIHAVEOPT\0\x03"), (0, b"\0\0\0\x03")],
@@ -47,5 +49,6 @@ SAMPLES: dict[str, Talk] = {
     "ssh": [(1, b"SSH-2.0-OpenSSH_9.2p1\r\n")],
     "tls": [(0, bytes.fromhex("16 0301 0200 01 0001fc 0303") + bytes(502))],
     "trace-cmd": [(0, struct.pack(">IIIIIQ", 28, 6, 16, 0, 0, 7))],
+    "ttrpc": [(0, ask(1, "grpc.Health/Check"))],
     "varlink": [(0, b'{"method":"io.systemd.Hostname.Describe"}\0')],
 }

@@ -327,3 +327,11 @@ def test_samples_of_this_module_are_among_the_samples() -> None:
         *("kata-span", "stackrox", "text", "wsl")  # these need their port
     }
     assert by_content <= set(SAMPLES)
+
+
+def test_content_that_is_protobuf_is_told_by_field() -> None:
+    one = b"\x0a\x03abc\x10\x05"
+    talk: list[Turn] = [(0, (len(one).to_bytes(4, "little") + one) * 3)]
+    assert [dict(message.fields) for message in heard(talk).messages] == [{"1": "abc", "2": 5}] * 3
+    report = heard([(0, one), (0, END)], port=818, cid=2)
+    assert dict(report.messages[0].fields) == {"1": "abc", "2": 5}

@@ -1,7 +1,11 @@
 """The options of the application layer, as a user meets them."""
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
-from running import CAPTURES, lines, run
+from running import CAPTURES, PROGRAM, lines, run
 
 HTTP = CAPTURES / "k612_http.pcap"
 
@@ -54,3 +58,41 @@ def test_filters_choose_by_protocol() -> None:
     slow = lines("-r", HTTP, "vsock.app.time > 0.01")
     assert len(slow) == 1
     assert "200 OK" in slow[0]
+
+
+def test_packages_add_protocols(tmp_path: Path) -> None:
+    """By entry points; one that cannot be loaded costs a sentence."""
+    (tmp_path / "shouting.py").write_text(
+        """
+from vsockdump.apps.message import Message
+from vsockdump.apps.protocol import CERTAIN, Parser, Protocol
+
+class Shouting(Parser):
+    def messages(self, stream):
+        while True:
+            yield Message("shouting", (yield from stream.some()).decode().upper()[:5])
+
+PROTOCOL = Protocol("shouting", "Shouting", Shouting, lambda opening: CERTAIN * any(opening.data))
+"""
+    )
+    info = tmp_path / "shouting-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shouting\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[vsockdump.protocols]\nshouting = shouting:PROTOCOL\nabsent = absent:PROTOCOL\n"
+        "wrong = shouting:Shouting\n"
+    )
+    done = subprocess.run(
+        [PROGRAM, "-r", HTTP, "-c", "3", "--decode", "80=shouting"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert "shouting GET /" in done.stdout
+    assert done.stderr.splitlines() == [
+        "vsockdump: the protocol absent cannot be loaded: ModuleNotFoundError: No module named"
+        " 'absent'.",
+        "vsockdump: the protocol wrong is left out: it is no vsockdump.apps.protocol.Protocol.",
+    ]

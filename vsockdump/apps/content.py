@@ -35,7 +35,7 @@ def content_fields(body: Body, codings: tuple[str, ...] = ()) -> dict[str, Value
     if codings:
         fields["coding"] = ", ".join(codings)
         try:
-            data, whole = _undone(data, codings, whole)
+            data, whole = undone(data, codings, whole)
         except (zlib.error, UnknownCoding) as error:
             fields["not decoded"] = str(error)
             return fields | _shown(data, whole)
@@ -68,7 +68,7 @@ def brief(data: bytes) -> str:
 # --- content codings ---------------------------------------------------------------------------
 
 
-def _undone(data: bytes, codings: tuple[str, ...], whole: bool) -> tuple[bytes, bool]:
+def undone(data: bytes, codings: tuple[str, ...], whole: bool) -> tuple[bytes, bool]:
     """The body before it was coded, up to KEPT bytes; is it all of it?"""
     for coding in reversed(codings):
         data = _decoded(data, coding)

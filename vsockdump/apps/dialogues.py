@@ -10,7 +10,8 @@ known that nobody parses it; most do, and their packets are then left out at onc
 mask.  What a parser raises is a note in the capture, never the program's end.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -53,11 +54,15 @@ EVIDENCE: Final = ("", "user", "content", "port")
 
 
 class DialogueOptions(NamedTuple):
-    """Ports that users have named, what they set for parsers, whether messages keep their bytes."""
+    """Ports that users have named, what they set for parsers, whether messages keep their bytes.
+
+    `parsers` take the place of protocols' own, by name.
+    """
 
     ports: Mapping[int, str]
     setting: Setting = Setting()
     keep: bool = False
+    parsers: Mapping[str, Callable[[Context], Parser]] = MappingProxyType({})
 
 
 class Dialogues:
@@ -285,7 +290,9 @@ class _Dialogue:
     def _start(self, choice: Choice, opening: Opening) -> None:
         assert choice.protocol is not None
         try:
-            self._parser = choice.protocol.parser(Context(opening, self._all.options.setting))
+            options = self._all.options
+            parser = options.parsers.get(choice.protocol.name, choice.protocol.parser)
+            self._parser = parser(Context(opening, options.setting))
         except Exception as error:  # a parser's mistake, or a library that is not there
             self._note(_failure(error))
             self.is_over = True

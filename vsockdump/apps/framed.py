@@ -15,7 +15,8 @@ from vsockdump.apps import framing, texts
 from vsockdump.apps.byte_stream import Body, ByteStream, ProtocolError
 from vsockdump.apps.framed_parser import Framed, Pairs, Say, Saying, always, of_sides
 from vsockdump.apps.framing import Framing, Unit, Units
-from vsockdump.apps.message import Kind
+from vsockdump.apps.message import Fields, Kind
+from vsockdump.apps.protobuf import Decoded, guess
 from vsockdump.apps.protocol import (
     CERTAIN,
     LIKELY,
@@ -114,13 +115,18 @@ def _beat(pairs: Pairs, side: int, unit: Unit) -> Saying:
     return Saying("acknowledged", fields, Kind.RESPONSE, pairs.answer(side))
 
 
-def _opaque(name: str) -> Say:
-    """Units of which only the size is known."""
+def _guessed(name: str) -> Say:
+    """Messages of Protocol Buffers without a description."""
 
     def say(_pairs: Pairs, _side: int, unit: Unit) -> Saying:
-        return Saying(f"{name}, {unit.body.size} bytes", texts.bytes_of(unit.body))
+        return Saying(f"{name}, {unit.body.size} bytes", _perhaps_protobuf(unit.body))
 
     return say
+
+
+def _perhaps_protobuf(body: Body) -> Fields:
+    """The fields of a message of Protocol Buffers, or the bytes where they are none."""
+    return Decoded(lambda: guess(body))
 
 
 # Just enough to be believed without a known port: what knows its content is surer.
@@ -187,7 +193,7 @@ def _chained_framing(_context: Context) -> Framing:
 
 
 def _chained(_pairs: Pairs, _side: int, unit: Unit) -> Saying:
-    return Saying(texts.described(unit.body), texts.bytes_of(unit.body))
+    return Saying(texts.described(unit.body), _perhaps_protobuf(unit.body))
 
 
 # --- the table ---------------------------------------------------------------------------------
@@ -244,7 +250,7 @@ ROWS: Final = (
         "stackrox",
         "Index report of StackRox's roxagent",
         always(framing.whole),
-        _opaque("index report"),
+        _guessed("index report"),
         None,
         (Prior(818, "StackRox", "host"),),
     ),

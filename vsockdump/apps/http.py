@@ -103,6 +103,7 @@ class _Exchange:
     upgrades: bool
     answered: bool = False  # the head of its final response was seen
     done: bool = False  # that response was said
+    goes_on: bool = False  # it is answered in what the connection is upgraded to
 
 
 @dataclass(slots=True)
@@ -199,7 +200,7 @@ class Http(Parser):
             self._lose_step()
         self._count += 1
         upgrades = method == "CONNECT" or "upgrade" in headers
-        exchange = _Exchange(self._count, method, _label(method, target), upgrades)
+        exchange = _Exchange(self._count, method, label(method, target), upgrades)
         self._pending.append(exchange)
         return exchange
 
@@ -258,7 +259,7 @@ class Http(Parser):
             protocol = status.headers.get("upgrade").lower()
             make = _UPGRADES.get(protocol)
             self._next = (
-                make(self.context, status.headers, server)
+                make(self.context, status.headers, server, exchange)
                 if make
                 else Tunnel(self.context, f"upgraded to {protocol or 'something'}")
             )
@@ -279,12 +280,13 @@ class Http(Parser):
             if content.is_early:
                 error = error or "the response ended early"
             is_final = code >= 200 or code == 101
-            call = Call(exchange.number, exchange.label, error, ends=is_final)
+            ends = is_final and not exchange.goes_on
+            call = Call(exchange.number, exchange.label, error, ends=ends)
         summary = f"{line}{_early(content)}"
         return Message(NAME, summary, Kind.RESPONSE, fields | content.fields(headers), call)
 
 
-def _label(method: str, target: str) -> str:
+def label(method: str, target: str) -> str:
     """`GET /items/*`: the path without its query, and without what names one item of many."""
     path = target.partition("?")[0].partition("#")[0]
     if method != "CONNECT":
@@ -430,12 +432,28 @@ class Tunnel(Parser):
         return self._tls is None or self._tls.resumes(side, head)
 
 
-def _websocket(context: Context, headers: Headers, server: int) -> Parser:
+_Make = Callable[[Context, Headers, int, _Exchange | None], Parser]
+
+
+def _websocket(
+    context: Context, headers: Headers, server: int, _exchange: _Exchange | None
+) -> Parser:
     return WebSocket(context, headers.get("sec-websocket-extensions"), server)
 
 
+def _http2(context: Context, _headers: Headers, server: int, exchange: _Exchange | None) -> Parser:
+    """The request is answered in HTTP/2, as its first stream."""
+    from vsockdump.apps.http2 import Http2
+
+    parser = Http2(context)
+    if exchange is not None:
+        exchange.goes_on = True
+        parser.upgraded(1 - server, exchange.label, exchange.number)
+    return parser
+
+
 # By the Upgrade of a 101; the server's headers say more.
-_UPGRADES: Final[dict[str, Callable[[Context, Headers, int], Parser]]] = {"websocket": _websocket}
+_UPGRADES: Final[dict[str, _Make]] = {"h2c": _http2, "websocket": _websocket}
 
 
 # --- recognising -------------------------------------------------------------------------------

@@ -39,6 +39,15 @@ class Opening(NamedTuple):
     joined: bool = False
     ended: bool = False
 
+    @property
+    def likely_client(self) -> int:
+        """The side that has connected.
+
+        Where the capture began later, sides are in order of their first packets, and ports
+        tell more: the lower one is the listener's.
+        """
+        return int(self.joined and self.ends[0].port < self.ends[1].port)
+
 
 class Prior(NamedTuple):
     """Who is known to use a port: a reason to expect a protocol there.
@@ -54,7 +63,7 @@ class Prior(NamedTuple):
 
     def fits(self, opening: Opening) -> bool:
         """Whether a connection goes to this port of such a listener."""
-        acceptor = opening.ends[1]
+        acceptor = opening.ends[1 - opening.likely_client]
         if acceptor.port != self.port or opening.socket_type != self.socket_type:
             return False
         if self.cid is not None:

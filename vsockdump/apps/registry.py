@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from vsockdump.apps.protocol import CERTAIN, OPENING, POSSIBLE, Opening, Prior, Protocol
+from vsockdump.errors import UsageError
 
 _MODULES: Final[tuple[str, ...]] = (  # of vsockdump.apps, by how often they are met
+    "ttrpc",
+    "http2",
     "ethernet",  # before HTTP, as one that begins with a request of it is surer to be a tunnel
     "http",
     "websocket",
@@ -30,6 +32,30 @@ _MODULES: Final[tuple[str, ...]] = (  # of vsockdump.apps, by how often they are
     "ninep",
     "tsi",
 )
+# What parsers import when they need it; see pipeline, which cannot always wait for that.
+LIBRARIES: Final = (
+    "cryptography.x509",
+    "google.protobuf.descriptor_pb2",
+    "google.protobuf.descriptor_pool",
+    "google.protobuf.message",
+    "google.protobuf.message_factory",
+    "google.protobuf.unknown_fields",
+    "hashlib",
+    "hyperframe.exceptions",
+    "hyperframe.frame",
+    "scapy.layers.dhcp",
+    "scapy.layers.dns",
+    "scapy.layers.inet",
+    "scapy.layers.inet6",
+    "scapy.layers.l2",
+    "scapy.layers.tls.basefields",
+    "scapy.layers.tls.crypto.groups",
+    "scapy.layers.tls.crypto.suites",
+    "scapy.layers.tls.extensions",
+    "scapy.layers.tls.keyexchange",
+    "scapy.layers.tls.record",
+    "zstandard",
+)
 _GROUP: Final = "vsockdump.protocols"
 _MOST: Final = 255  # protocols; a column of the batch holds their codes
 
@@ -39,7 +65,10 @@ NEEDED: Final = POSSIBLE + PRIOR  # the bytes must be likely, or be possible at 
 RAW: Final = "raw"
 
 
-class DecodeError(ValueError):
+TROUBLE: Final[list[str]] = []  # sentences on protocols of other packages
+
+
+class DecodeError(UsageError):
     """A --decode or --proto that cannot be; one sentence."""
 
 
@@ -56,8 +85,7 @@ class Choice(NamedTuple):
 def protocols() -> tuple[Protocol, ...]:
     """All protocols: ours, then those of other packages, by name.
 
-    Of two of one name the first holds.  A package that cannot be loaded is left out and
-    warned of.
+    Of two of one name the first holds.  What cannot be loaded is left out; `TROUBLE` says so.
     """
     found: dict[str, Protocol] = {}
     for module in _MODULES:
@@ -70,22 +98,20 @@ def protocols() -> tuple[Protocol, ...]:
 
 def _of_others() -> Iterator[Protocol]:
     """Those that other packages name as entry points."""
+    from importlib.metadata import entry_points  # slow: only where there is data to recognise
+
     for point in sorted(entry_points(group=_GROUP), key=lambda point: point.name):
         try:
             loaded = point.load()
         except Exception as error:  # whatever a foreign package does
-            _warn(f"Protocol {point.name} cannot be loaded: {_of(error)}.")
+            TROUBLE.append(f"the protocol {point.name} cannot be loaded: {_of(error)}.")
             continue
         if isinstance(loaded, Protocol):
             yield loaded
         else:
-            _warn(f"Protocol {point.name} is not a vsockdump.apps.protocol.Protocol.")
-
-
-def _warn(sentence: str) -> None:
-    import warnings
-
-    warnings.warn(sentence, stacklevel=2)
+            TROUBLE.append(
+                f"the protocol {point.name} is left out: it is no vsockdump.apps.protocol.Protocol."
+            )
 
 
 def _of(error: Exception) -> str:

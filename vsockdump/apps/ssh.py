@@ -51,6 +51,12 @@ _METHODS: Final = (
     ("diffie-hellman-", {30: "KEXDH_INIT", 31: "KEXDH_REPLY"}),
     ("", {30: "KEX_ECDH_INIT", 31: "KEX_ECDH_REPLY"}),  # also of hybrid methods
 )
+# By the names that summaries begin with.
+NUMBERS: Final = {
+    name: number
+    for names in (_NAMES, *(names for _method, names in _METHODS))
+    for number, name in names.items()
+}
 _REPLIES: Final = {"KEXDH_REPLY", "KEX_ECDH_REPLY", "KEX_DH_GEX_REPLY"}  # begin with the host key
 
 # The lists of a KEXINIT, in its order.

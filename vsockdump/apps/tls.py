@@ -49,7 +49,7 @@ _LEVELS: Final = {1: "warning", 2: "fatal"}
 _FATAL: Final = 2
 
 _CLIENT_HELLO, _SERVER_HELLO, _CERTIFICATE = 1, 2, 11
-_MESSAGES: Final = {
+HANDSHAKES: Final = {
     0: "HelloRequest",
     _CLIENT_HELLO: "ClientHello",
     _SERVER_HELLO: "ServerHello",
@@ -185,7 +185,7 @@ class Tls(Parser):
         side.handshake += data
         while len(side.handshake) >= 4:
             kind, size = side.handshake[0], int.from_bytes(side.handshake[1:4], "big")
-            if kind not in _MESSAGES or size > _LARGEST_MESSAGE:
+            if kind not in HANDSHAKES or size > _LARGEST_MESSAGE:
                 raise ProtocolError(f"handshake message {kind} of {size} bytes")
             if len(side.handshake) < 4 + size:
                 return
@@ -211,7 +211,7 @@ class Tls(Parser):
         if kind == _CERTIFICATE:
             subject, fields = read_certificates(body)
             return Message(NAME, f"Certificate {subject}".rstrip(), fields=fields)
-        return Message(NAME, _MESSAGES[kind])
+        return Message(NAME, HANDSHAKES[kind])
 
     def _client_hello(self, number: int, body: bytes) -> Message:
         hello = read_client_hello(body)

@@ -28,24 +28,38 @@ class Counts(NamedTuple):
         return Counts(*(one + other for one, other in zip(self, more, strict=True)))
 
 
-class Source(Protocol):
-    """Packets in batches."""
+class Origin(Protocol):
+    """What a file that is written has to know of where its packets come from."""
 
     @property
     def name(self) -> str:
         """The file, "stdin", or the interface."""
 
     @property
-    def live(self) -> bool:
-        """Whether packets come as they happen, so that what is made of them is not kept back."""
-
-    @property
     def format(self) -> str:
-        """ "pcap" or "pcapng": rows are records of such a file; "": frames of a ring."""
+        """ "pcap" or "pcapng": rows are records of such a file; "": packets without records."""
 
     @property
     def header(self) -> bytes:
         """The file header of a pcap file, else empty."""
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        """The interfaces known so far."""
+
+    def counts(self) -> Counts | None:
+        """What the kernel counted; None where it counts nothing."""
+
+    def now_ns(self) -> int | None:
+        """The time, where packets are captured now; None where they are not."""
+
+
+class Source(Origin, Protocol):
+    """Packets in batches."""
+
+    @property
+    def live(self) -> bool:
+        """Whether packets come as they happen, so that what is made of them is not kept back."""
 
     @property
     def size(self) -> int:
@@ -54,10 +68,6 @@ class Source(Protocol):
     @property
     def position(self) -> int:
         """Bytes read of the file as stored."""
-
-    @property
-    def interfaces(self) -> list[Interface]:
-        """The interfaces known so far."""
 
     @property
     def packets(self) -> int:
@@ -87,12 +97,6 @@ class Source(Protocol):
 
     def stop(self) -> None:
         """End `batches` with what was captured until now; a signal handler may call it."""
-
-    def counts(self) -> Counts | None:
-        """What the kernel counted; None where it counts nothing."""
-
-    def now_ns(self) -> int | None:
-        """The time, where packets are captured now; None where they are not."""
 
     def close(self) -> None:
         """Give back what it holds."""

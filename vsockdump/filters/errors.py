@@ -1,7 +1,9 @@
 """The one exception of the filter language."""
 
+from vsockdump.errors import UsageError
 
-class FilterError(ValueError):
+
+class FilterError(UsageError):
     """A filter that cannot be understood: what is wrong, and where.
 
     `text` is the filter, `at` and `size` what of it is meant.  As a string: a sentence, and

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
+from vsockdump.errors import UsageError
 from vsockdump.findings import capture, connection, credit, frame, message
 from vsockdump.findings.rule import Rule, Severity, explanation
 from vsockdump.track.marks import Mark
@@ -92,7 +93,7 @@ def names_to_type() -> list[str]:
     return [*map(_short, RULES), *remarks, *(severity.word for severity in Severity), "wrong"]
 
 
-class FindingError(ValueError):
+class FindingError(UsageError):
     """A finding that does not exist; one sentence."""
 
 

@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsockdump.batch import NO_TIME, PACKET_DTYPE, Batch, Layout, Rows
-from vsockdump.capture.source import Source
+from vsockdump.capture.pcapng import MAGIC
+from vsockdump.capture.source import Origin
 from vsockdump.output.annotations import Comments, with_comments
-from vsockdump.output.encoding import encoding_for
+from vsockdump.output.encoding import encoding_for, secrets_block
 from vsockdump.output.errors import OutputError
 from vsockdump.output.record_file import STDOUT, RecordFile
 from vsockdump.output.rotation import Limit, OneFile, Rotation, Upcoming
+from vsockdump.output.secrets import Secrets
 
 _SUFFIXES: Final = {
     ".pcapng": "pcapng",
@@ -50,6 +52,34 @@ class Finished(Protocol):
         """Called now and then."""
 
 
+class Writer(Protocol):
+    """Takes packets, for one file or several."""
+
+    @property
+    def files(self) -> int:
+        """How many files there are."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no file is to follow."""
+
+    @property
+    def tick_s(self) -> float | None:
+        """How often a live capture is to call `tick`; None: it need not."""
+
+    def write(self, batch: Batch, chosen: NDArray[np.intp] | None = None) -> int:
+        """Write rows of a batch; returns how many rows of it were dealt with."""
+
+    def tick(self) -> None:
+        """Go to the next file if it is time to, although no packet came."""
+
+    def close(self) -> None:
+        """Finish the file."""
+
+    def remarks(self) -> list[str]:
+        """What has to be said of what was written, in sentences."""
+
+
 class CaptureFile:
     """A capture being written to `path` ("-" is stdout), from the packets of `source`.
 
@@ -58,7 +88,8 @@ class CaptureFile:
     takes each of them.  Raises OutputError where a file cannot be written or the format
     cannot hold the packets.
 
-    `comments` gives the comments that packets of a batch are to get.
+    `comments` gives packets their comments, `secrets` are to stand before the packets; only
+    pcapng holds either.
 
     `packets` is how many were written, to how many `files`; `full` is set when no file is to
     follow, and what is written then goes nowhere.
@@ -67,11 +98,12 @@ class CaptureFile:
     def __init__(
         self,
         path: str,
-        source: Source,
+        source: Origin,
         rotation: Rotation | None = None,
         finished: Finished | None = None,
         clock: Callable[[], int] = time.time_ns,
         comments: Comments | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         self.packets = self.files = 0
         self.full = False
@@ -80,12 +112,16 @@ class CaptureFile:
         self._finished = finished
         self._clock = clock
         self._comments = comments
+        self._secrets = secrets
+        self._told = 0  # how many of the secrets the present section has
         name = "the output" if path == STDOUT else path
-        form = format_for(path, source.format or "pcapng")
-        if comments is not None and form != "pcapng":
+        needed = [("comments", comments), ("secrets", secrets)]
+        needs = [what for what, given in needed if given is not None]
+        form = format_for(path, "pcapng" if needs else source.format or "pcapng")
+        if needs and form != "pcapng":
             raise OutputError(
-                f"{name[0].upper() + name[1:]} would be a pcap file, which holds no comments; give"
-                " it the suffix .pcapng."
+                f"{name[0].upper() + name[1:]} would be a pcap file, which holds no {needs[0]};"
+                " give it the suffix .pcapng."
             )
         self._encoding = encoding_for(form, source, name, rotation is not None)
         self._file: RecordFile | None = None
@@ -116,6 +152,8 @@ class CaptureFile:
             return len(batch)
         self._begin()
         self._put(self._encoding.before(batch))
+        if any(block[:4] == MAGIC for block in batch.blocks):
+            self._told = 0
         if self._rotation.limit == Limit():
             taken = self._put_rows(batch, rows)
         else:
@@ -144,6 +182,10 @@ class CaptureFile:
         self._finish()
         self.full = True
 
+    def remarks(self) -> list[str]:
+        """What has to be said of the secrets, in sentences."""
+        return [] if self._secrets is None else self._secrets.remarks()
+
     def _open_for(self, batch: Batch, rows: Rows) -> bool:
         """Open the first file, named after the first time; False while there is none."""
         times = rows["time_ns"][rows["time_ns"] != NO_TIME]
@@ -164,13 +206,16 @@ class CaptureFile:
         self._put(self._encoding.before(Batch(_NO_ROWS, memoryview(b""), Layout(), blocks)))
 
     def _open(self, path: str) -> None:
-        if self._source.format and path != STDOUT:
+        if self._source.now_ns() is None and path != STDOUT:
             source = "/dev/stdin" if self._source.name == "stdin" else self._source.name
             if os.path.isfile(path) and os.path.exists(source) and os.path.samefile(path, source):
                 raise OutputError(f"{path} is the file being read; write to another one.")
         self._file = RecordFile(path)
         self.files += 1
         self._begun = False
+        self._told = 0
+        if self._comments is not None:
+            self._comments.begin()
         self._held = 0
 
     def _begin(self) -> None:
@@ -185,26 +230,35 @@ class CaptureFile:
 
     def _put_rows(self, batch: Batch, rows: Rows) -> int:
         layout = self._encoding.layout(batch)
-        start = 0
-        for row, texts in self._commented(batch, rows):
-            for records in self._encoding.records(batch, rows[start:row]):
+        self._put_secrets(layout)
+        comments = self._comments.of(batch, rows) if self._comments is not None else {}
+        if comments:
+            self._send(b"".join(self._commented(batch, rows, comments)), layout)
+        else:
+            for records in self._encoding.records(batch, rows):
                 self._send(records, layout)
-            for records in self._encoding.records(batch, rows[row : row + 1]):
-                self._send(with_comments(bytes(records), texts, layout.big_endian), layout)
-            start = row + 1
-        for records in self._encoding.records(batch, rows[start:]):
-            self._send(records, layout)
         self.packets += len(rows)
         self._held += len(rows)
         return len(rows)
 
-    def _commented(self, batch: Batch, rows: Rows) -> Iterator[tuple[int, list[str]]]:
-        """Which of the rows get comments, and these, in order."""
-        texts = self._comments(batch) if self._comments is not None else {}
-        if texts:
-            numbers = np.array(list(texts), np.uint64)
-            for row in np.flatnonzero(np.isin(rows["number"], numbers)).tolist():
-                yield row, texts[int(rows["number"][row])]
+    def _commented(
+        self, batch: Batch, rows: Rows, comments: dict[int, list[str]]
+    ) -> Iterator[bytes]:
+        """The records of rows, of which some get comments."""
+        big_endian, start = self._encoding.layout(batch).big_endian, 0
+        for row, texts in comments.items():
+            yield from map(bytes, self._encoding.records(batch, rows[start:row]))
+            for records in self._encoding.records(batch, rows[row : row + 1]):
+                yield with_comments(bytes(records), texts, big_endian)
+            start = row + 1
+        yield from map(bytes, self._encoding.records(batch, rows[start:]))
+
+    def _put_secrets(self, layout: Layout) -> None:
+        """Write the secrets that the present section has not yet."""
+        if self._secrets is not None:
+            entries = self._secrets.entries()
+            self._put([secrets_block(entry, layout.big_endian) for entry in entries[self._told :]])
+            self._told = len(entries)
 
     def _put_rotating(self, batch: Batch, rows: Rows) -> int:
         """Write rows, each part of them to the file that it belongs to; how many."""

@@ -10,7 +10,7 @@ capture of its own.  Bytes that are of use only together come as one piece.
 
 import struct
 from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from vsockdump.batch import Batch, Layout, Rows
 from vsockdump.capture import pcap, pcapng
 from vsockdump.capture.interface import MICROSECOND, NANOSECOND, Interface
-from vsockdump.capture.source import Counts, Source
+from vsockdump.capture.source import Counts, Origin
 from vsockdump.output.errors import OutputError
 from vsockdump.output.packet_records import PCAP_AROUND, PCAPNG_AROUND, Form, RecordWriter
+from vsockdump.output.secrets import Secret
 from vsockdump.wire import LINKTYPE_VSOCK
 
 _SNAPLEN: Final = 262144
@@ -28,6 +29,7 @@ _TICKS: Final = {MICROSECOND: 1000, NANOSECOND: 1}  # nanoseconds of a tick
 _UNKNOWN_LENGTH: Final = b"\xff" * 8  # of a section
 _LENGTH_AT: Final = slice(16, 24)  # of a section header
 _ORDER_AT: Final = slice(8, 12)
+_REPEATED: Final = (pcapng.INTERFACE_DESCRIPTION, pcapng.DECRYPTION_SECRETS)
 
 _OPT_USER_APPLICATION: Final = 4
 _ISB_STARTTIME: Final = 2
@@ -59,7 +61,7 @@ class Encoding(Protocol):
         """What stands at the end of a file of a capture that the kernel counts in."""
 
 
-def encoding_for(form: str, source: Source, name: str, rotates: bool) -> Encoding:
+def encoding_for(form: str, source: Origin, name: str, rotates: bool) -> Encoding:
     """The encoding of `source` as "pcap" or "pcapng"; `name` is the file's in errors.
 
     `rotates` says that there may be several files.
@@ -108,7 +110,7 @@ class _Copy:
 class _PcapCopy(_Copy):
     """pcap from pcap."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Origin) -> None:
         super().__init__()
         self._header = source.header
 
@@ -117,7 +119,7 @@ class _PcapCopy(_Copy):
 
 
 class _PcapngCopy(_Copy):
-    """pcapng from pcapng; later files repeat the section header and its interfaces.
+    """pcapng from pcapng; later files repeat the section header, its interfaces and secrets.
 
     A section that is cut into files has not the length that its header may give: where
     there may be several files, it is written as unknown.
@@ -126,8 +128,8 @@ class _PcapngCopy(_Copy):
     def __init__(self, rotates: bool) -> None:
         super().__init__()
         self._rotates = rotates
-        self._section: list[bytes] = []  # the present one: its header, its interfaces
-        self._interface = b""  # the type of their blocks, in the section's byte order
+        self._section: list[bytes] = []  # of the present one: what later files repeat
+        self._repeated: tuple[bytes, ...] = ()  # types of its blocks, in the section's byte order
 
     def begin(self) -> list[bytes]:
         return list(self._section)
@@ -141,10 +143,11 @@ class _PcapngCopy(_Copy):
         """The block as it is to be written; what later files repeat is taken note of."""
         if block[:4] == pcapng.MAGIC:
             little = block[_ORDER_AT] == struct.pack("<I", pcapng.BYTE_ORDER_MAGIC)
-            self._interface = struct.pack("<I" if little else ">I", pcapng.INTERFACE_DESCRIPTION)
+            sign = "<I" if little else ">I"
+            self._repeated = tuple(struct.pack(sign, kind) for kind in _REPEATED)
             block = block[: _LENGTH_AT.start] + _UNKNOWN_LENGTH + block[_LENGTH_AT.stop :]
             self._section = [block]
-        elif block[:4] == self._interface:
+        elif block[:4] in self._repeated:
             self._section.append(block)
         return block
 
@@ -152,7 +155,7 @@ class _PcapngCopy(_Copy):
 class _Pcap:
     """pcap from something else; comments and options cannot be kept."""
 
-    def __init__(self, source: Source, name: str) -> None:
+    def __init__(self, source: Origin, name: str) -> None:
         self._source = source
         self._name = name
         self._writer = RecordWriter(Form.PCAP)
@@ -196,7 +199,7 @@ class _Pcap:
 class _Pcapng:
     """pcapng from pcap or from a ring: a section, its interfaces, enhanced packet blocks."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Origin) -> None:
         self._source = source
         self._writer = RecordWriter(Form.PCAPNG)
         self._described = 0  # interfaces in the present file
@@ -271,17 +274,27 @@ def interface_statistics(interface: int, began: int, now: int, counts: Counts) -
     return _block(pcapng.INTERFACE_STATISTICS, body, options)
 
 
+def secrets_block(secret: Secret, big_endian: bool) -> bytes:
+    """A pcapng Decryption Secrets Block."""
+    sign = ">" if big_endian else "<"
+    body = struct.pack(sign + "II", secret.kind, len(secret.data))
+    return _block(pcapng.DECRYPTION_SECRETS, body + _padded(secret.data), [], sign)
+
+
 def _ticks(ticks: int) -> bytes:
     high, low = divmod(ticks % 2**64, 2**32)
     return struct.pack("<II", high, low)
 
 
-def _block(kind: int, body: bytes, options: list[tuple[int, bytes]]) -> bytes:
+def _block(kind: int, body: bytes, options: list[tuple[int, bytes]], sign: str = "<") -> bytes:
     """A block around its body and options."""
-    coded: Any = [
-        struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4)
-        for code, value in options
-    ]
-    body += b"".join(coded) + struct.pack("<HH", pcapng.OPT_END, 0)
-    size = struct.pack("<I", 12 + len(body))
-    return struct.pack("<I", kind) + size + body + size
+    for code, value in options:
+        body += struct.pack(sign + "HH", code, len(value)) + _padded(value)
+    if options:
+        body += struct.pack(sign + "HH", pcapng.OPT_END, 0)
+    size = struct.pack(sign + "I", 12 + len(body))
+    return struct.pack(sign + "I", kind) + size + body + size
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)

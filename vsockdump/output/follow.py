@@ -20,6 +20,7 @@ from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch, Known
 from vsockdump.columns import Mask, ends_in, tracked
+from vsockdump.errors import UsageError
 from vsockdump.output.escaped import in_lines
 from vsockdump.output.tables import counted
 from vsockdump.track.stream import Gap, Kind, Piece, Streams, gap_of, merged, pieces_of
@@ -38,7 +39,7 @@ _HEX_WIDTH: Final = 16
 _HEX_INDENT: Final = ("", "    ")
 
 
-class FollowError(ValueError):
+class FollowError(UsageError):
     """A --follow that cannot be; one sentence."""
 
 

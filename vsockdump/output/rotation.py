@@ -20,6 +20,8 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vsockdump.errors import UsageError
+
 _SECOND: Final = 10**9
 _MEGABYTE: Final = 10**6  # -C
 _KILOBYTE: Final = 1000  # -b filesize
@@ -28,7 +30,7 @@ _NUMBERS: Final = 100_000  # dumpcap's file numbers have five digits
 _LONGEST_S: Final = 10**9
 
 
-class RotationError(ValueError):
+class RotationError(UsageError):
     """A -b that cannot be: one sentence."""
 
 

@@ -4,8 +4,8 @@ For every protocol whose parser pairs requests and responses.  Latencies are kep
 histogram with four significant digits, so that memory does not grow with the calls: a
 percentile is true to half a thousandth; the longest and the slowest calls are exact.
 
-Rules for editors: a call counts by its response or, without one, by its request; of a
-filter those count whose response, or request, is in a packet that it chose.
+Rules for editors: a call counts by its response, by what took it back or, without either, by
+its request; of a filter those count whose response, or request, is in a packet that it chose.
 """
 
 from collections import Counter
@@ -110,7 +110,7 @@ class _OfCalls(OfStore):
 
     def _take(self, said: Said) -> None:
         call = said.message.call
-        if said.message.kind == Kind.RESPONSE and call is not None and call.ends:
+        if said.message.kind != Kind.REQUEST and call is not None and call.ends:
             self._answered(said)
 
     def _take_late(self) -> None:

@@ -58,7 +58,7 @@ def _in_line(group: list[Said], colour: bool) -> str:
     return "; ".join(texts)
 
 
-def short(said: Said, colour: bool) -> str:
+def short(said: Said, colour: bool = False) -> str:
     """`ttrpc → grpc.AgentService/CreateContainer #5 312 B`, and what went wrong."""
     message = said.message
     summary = cut(on_line(message.summary), _LONGEST_SUMMARY)

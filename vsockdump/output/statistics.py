@@ -17,8 +17,10 @@ from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch
 from vsockdump.columns import Mask, has_monitor, timed
+from vsockdump.errors import UsageError
 from vsockdump.findings.overdue import overdue
 from vsockdump.findings.registry import WRONG, rules_of, words, worst
+from vsockdump.output.selection import Selection as Selection
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
 from vsockdump.track.states import State, state_word
 from vsockdump.track.store import ConnectionRow, FlowRow
@@ -66,7 +68,7 @@ class Statistic(Protocol):
         """The result for programs, one JSON object a line."""
 
 
-class StatisticError(ValueError):
+class StatisticError(UsageError):
     """A -z that does not exist or whose argument cannot be; one sentence."""
 
 
@@ -75,6 +77,11 @@ class Wish(NamedTuple):
 
     text: str
     refresh_s: float = 0
+
+    @property
+    def of_apps(self) -> bool:
+        """Whether it counts what is said."""
+        return self.text.partition(",")[0] in OF_APPS
 
 
 _ARGUMENTS: Final = {"credit": 1, "io": 1}  # how many a statistic takes; others take none
@@ -105,47 +112,6 @@ def _seconds(text: str) -> float | None:
     except ValueError:
         return None
     return value if 0.1 <= value <= 86400 else None
-
-
-class Selection:
-    """The connections with a packet that a filter chose.
-
-    `text` is the filter, "" where the kernel has decided it all; `in_kernel` what of it the
-    kernel decided.
-    """
-
-    def __init__(self, text: str, in_kernel: str = "") -> None:
-        self._text = text
-        self._in_kernel = in_kernel
-        self._chosen = np.zeros(1024, np.bool_)  # by number; 0 is no connection
-
-    def add(self, batch: Batch, mask: Mask | None) -> None:
-        """Note the connections of a tracked batch's chosen packets (None: all)."""
-        assert batch.tracked is not None
-        numbers = batch.tracked["conn"]
-        numbers = numbers if mask is None else numbers[mask]
-        if not len(numbers):
-            return
-        while int(numbers.max()) >= len(self._chosen):
-            self._chosen = np.concatenate((self._chosen, np.zeros_like(self._chosen)))
-        self._chosen[numbers] = True
-
-    def __contains__(self, number: int) -> bool:
-        return number < len(self._chosen) and bool(self._chosen[number])
-
-    def json_line(self) -> str:
-        """What the statistics that follow cover: the filter, and what the kernel decided of it."""
-        values = {"filter": self._text or None, "in_kernel": self._in_kernel or None}
-        return json_line("selection", values)
-
-    def notes(self, sentence: str) -> list[str]:
-        """What a result covers; `sentence` says what the filter means for it."""
-        notes = []
-        if self._in_kernel:
-            notes.append(f"Seen were only packets that match in the kernel: {self._in_kernel}")
-        if self._text:
-            notes.append(f"{sentence}: {self._text}")
-        return notes
 
 
 def make(

@@ -50,9 +50,9 @@ _DETAIL: Final = "\n\t"
 _LATER_RST: Final = int(Mark.LATER_RST)
 _SAID: Final = int(Mark.REFUSED | Mark.RESET)  # the state's word says it
 _NOTES: Final = of_severity(Severity.NOTE)
-_SHOWN_MARKS: Final = int(Mark.MIDSTREAM | Mark.NO_SOCKET | Mark.ZERO_CREDIT | _NOTES) & ~_SAID
+SHOWN_MARKS: Final = int(Mark.MIDSTREAM | Mark.NO_SOCKET | Mark.ZERO_CREDIT | _NOTES) & ~_SAID
 _STATE_SHIFT: Final = 56
-assert _SHOWN_MARKS < 1 << _STATE_SHIFT
+assert SHOWN_MARKS < 1 << _STATE_SHIFT
 # What is malformed says so itself.
 _EXPLAINED: Final = (WRONG | _NOTES) & ~int(Mark.MALFORMED | Mark.CUT_HEADERS)
 _RST: Final = int(wire.Op.RST)
@@ -342,7 +342,7 @@ def _remarks(batch: Batch) -> Column:
     The state stands in the bits above the marks.
     """
     columns = tracked(batch)
-    codes: Column = columns["marks"] & np.uint64(_SHOWN_MARKS)
+    codes: Column = columns["marks"] & np.uint64(SHOWN_MARKS)
     ending = np.flatnonzero(
         is_op(wire.Op.RST)(batch) & ~has_marks(_LATER_RST)(batch) & (columns["conn"] != 0)
     )
@@ -354,7 +354,7 @@ def _remarks(batch: Batch) -> Column:
 def _remark_words(code: int) -> list[str]:
     state = code >> _STATE_SHIFT
     words = [state_word(state).replace("-", " ")] if state in TERMINAL else []
-    return words + _words(code & _SHOWN_MARKS)
+    return words + _words(code & SHOWN_MARKS)
 
 
 def _join_words(marks: int) -> str:
@@ -364,7 +364,7 @@ def _join_words(marks: int) -> str:
 def _detail_columns(options: TextOptions) -> list[LineColumn]:
     """-v: counters and state on a second line; then whatever explains the packet."""
     virtio = has_virtio
-    quiet_marks = (2 * max(Mark) - 1) & ~(_SHOWN_MARKS | WRONG | _SAID)
+    quiet_marks = (2 * max(Mark) - 1) & ~(SHOWN_MARKS | WRONG | _SAID)
     return [
         LineColumn(Cell(Kind.DEC, f"{_DETAIL}buf_alloc "), _inner("buf_alloc"), virtio),
         LineColumn(Cell(Kind.DEC, ", fwd_cnt "), _inner("fwd_cnt"), virtio),

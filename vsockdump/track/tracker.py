@@ -44,6 +44,19 @@ from vsockdump import wire
 from vsockdump.batch import FLAT_DTYPE, TRACKED_DTYPE, Batch, Layers, Malformed
 from vsockdump.batch import NO_TIME as _NO_TIME_PY
 from vsockdump.batch import Known as _Known
+from vsockdump.track.limits import (
+    BACKS,
+    EMPTY_RUN,
+    FEW_QUEUED,
+    HUGE_BUFFER,
+    MANY_QUEUED,
+    OVERHEAD,
+    QUIET_RUN,
+    SOON_NS,
+    TIME_BACK_NS,
+    UNDER_WAY_NS,
+    UPDATE_STORM,
+)
 from vsockdump.track.marks import REMARKS as _REMARKS
 from vsockdump.track.marks import Mark as _Mark
 from vsockdump.track.records import Records
@@ -123,19 +136,18 @@ _ANSWER_TIMEOUT = cython.declare(cython.longlong, ANSWER_TIMEOUT_NS)
 _IDLE = cython.declare(cython.longlong, HALF_CLOSED_IDLE_NS)
 _LONG_STALL = cython.declare(cython.longlong, LONG_STALL_NS)
 _DEADLOCK = cython.declare(cython.longlong, DEADLOCK_NS)
-# A packet that was under way when its receiver closed is no mistake; the next one is.
-_UNDER_WAY = cython.declare(cython.longlong, 100_000_000)
-_SOON = cython.declare(cython.longlong, 1_000_000_000)  # an RST within it answers the packet
-_TIME_BACK = cython.declare(cython.longlong, 1_000_000)  # taps on several CPUs stay below
-_LARGEST = cython.declare(cython.uint, 65536)  # VIRTIO_VSOCK_MAX_PKT_BUF_SIZE of Linux
-_HUGE = cython.declare(cython.uint, 0xF0000000)
-_OVERHEAD = cython.declare(cython.longlong, 576)  # bytes Linux counts for a queued packet
-_MANY_QUEUED = cython.declare(cython.uint, 64)
-_FEW = cython.declare(cython.longlong, 8)
-_EMPTY_RUN = cython.declare(cython.uint, 16)
-_QUIET_RUN = cython.declare(cython.uint, 3)
-_STORM = cython.declare(cython.uint, 32)
-_BACKS = cython.declare(cython.uint, 4)
+_UNDER_WAY = cython.declare(cython.longlong, UNDER_WAY_NS)
+_SOON = cython.declare(cython.longlong, SOON_NS)
+_TIME_BACK = cython.declare(cython.longlong, TIME_BACK_NS)
+_LARGEST = cython.declare(cython.uint, wire.MAX_PAYLOAD)
+_HUGE = cython.declare(cython.uint, HUGE_BUFFER)
+_OVERHEAD = cython.declare(cython.longlong, OVERHEAD)
+_MANY_QUEUED = cython.declare(cython.uint, MANY_QUEUED)
+_FEW = cython.declare(cython.longlong, FEW_QUEUED)
+_EMPTY_RUN = cython.declare(cython.uint, EMPTY_RUN)
+_QUIET_RUN = cython.declare(cython.uint, QUIET_RUN)
+_STORM = cython.declare(cython.uint, UPDATE_STORM)
+_BACKS = cython.declare(cython.uint, BACKS)
 _LONGEST = cython.declare(cython.longlong, 2**62)  # no duration is longer; two fit in 64 bits
 
 

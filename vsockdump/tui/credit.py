@@ -231,7 +231,7 @@ class CreditPlot(Widget, can_focus=True):
         return amount(top * (rows - y) / rows) if y % 4 == 0 else ""
 
     def _below(self, row: int, view: View, shown: Curves) -> tuple[str, list[tuple[str, Style]]]:
-        plain, muted = self.rich_style, self.rich_style + self.part("label")
+        plain, muted = self.rich_style, self.part("label")
         if row == 0:
             return "stalls", [(_MARKS[0] if one else " ", plain) for one in shown.stalled]
         if row == 1:
@@ -248,7 +248,7 @@ class CreditPlot(Widget, can_focus=True):
         shown: Curves,
         in_plot: bool,
     ) -> Strip:
-        segments = [Segment(f"{label:>{_LABEL - 1}} ", self.rich_style + self.part("label"))]
+        segments = [Segment(f"{label:>{_LABEL - 1}} ", self.part("label"))]
         cursor = -1
         if in_plot and self.sample is not None:
             time = int(self.sample["time_ns"])
@@ -256,18 +256,18 @@ class CreditPlot(Widget, can_focus=True):
                 cursor = self._column(time, view)
         for column, (character, style) in enumerate(parts):
             if in_plot and shown.stalled[column]:
-                style += self.part("stall")
+                style += self.part("stall", partial=True)
             if column == cursor:
                 style += self.part("cursor")
             segments.append(Segment(character, style))
         return Strip(segments).simplify().extend_cell_length(self.size.width, self.rich_style)
 
     def _ink(self, ink: Ink) -> Style:
-        return self.rich_style + self.part(ink)
+        return self.part(ink)
 
-    def part(self, name: str) -> Style:
-        """The style of a component."""
-        return self.get_component_rich_style(f"credit--{name}", partial=True)
+    def part(self, name: str, partial: bool = False) -> Style:
+        """The style of a component; partial: only what it sets itself."""
+        return self.get_component_rich_style(f"credit--{name}", partial=partial)
 
 
 class CreditPane(ConnectionPane):
@@ -281,7 +281,7 @@ class CreditPane(ConnectionPane):
         bind("enter", "packet", "Packet"),
         bind("d", "direction", "Direction"),
         bind("plus,equals_sign,up,k", "zoom(0.5)", "Zoom in", display="+"),
-        bind("minus,down,j", "zoom(2)", "Zoom out", display="-"),
+        bind("minus,down,j", "zoom(2)", "Zoom out", show=False, display="-"),
         bind("0", "all", "All of it", show=False),
         bind("left,h", "step(-1)", "Left", show=False),
         bind("right,l", "step(1)", "Right", show=False),

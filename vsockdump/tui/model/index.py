@@ -24,6 +24,9 @@ INDEX_DTYPE: Final = np.dtype(
 )
 
 
+_SPARSE: Final = 64  # rows that are read for one that is wanted, rather than each by itself
+
+
 class Place(NamedTuple):
     """Where the records of a batch stand in a file, and how they lie there."""
 
@@ -62,8 +65,8 @@ class Index:
         if not len(numbers):
             return self._spool.read(0, 0)
         first, last = int(numbers[0]), int(numbers[-1])
-        if last - first + 1 == len(numbers):
-            return self._spool.read(first - 1, len(numbers))
+        if last - first < _SPARSE * len(numbers):
+            return self._spool.read(first - 1, last - first + 1)[numbers - np.uint64(first)]
         ends = np.flatnonzero(np.diff(numbers) != 1) + 1
         return np.concatenate(
             [self._spool.read(int(run[0]) - 1, len(run)) for run in np.split(numbers, ends)]

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Final
 
-from vsockdump.batch import Batch
+import numpy as np
+
+from vsockdump.batch import Batch, Rows
 from vsockdump.capture.interface import Interface
 from vsockdump.capture.pcapng import packet_comments
 from vsockdump.capture.source import Counts, Source
@@ -108,23 +110,26 @@ class _Comments:
     def __init__(self, given: Mapping[int, str]) -> None:
         self._given = given
 
-    def __call__(self, batch: Batch) -> dict[int, list[str]]:
-        rows = batch.rows
-        commented = {} if not batch.layout.pcapng else self._of_file(batch)
-        numbers = set(rows["number"].tolist())
-        for number in numbers & self._given.keys():
-            commented[number] = [self._given[number], *commented.get(number, [])]
-        return commented
+    def begin(self) -> None:
+        """There is one file."""
 
-    @staticmethod
-    def _of_file(batch: Batch) -> dict[int, list[str]]:
+    def of(self, batch: Batch, rows: Rows) -> dict[int, list[str]]:
+        """Those of each row that has some, by its index."""
         found = {}
-        for row in batch.rows[batch.rows["options"] != 0]:
-            start = int(row["record_at"])
-            block = batch.buffer[start : start + int(row["record_len"])]
-            if texts := packet_comments(block, batch.layout.big_endian):
-                found[int(row["number"])] = texts
-        return found
+        for index, (number, options) in enumerate(rows[["number", "options"]].tolist()):
+            if options or number in self._given:
+                given = [self._given[number]] if number in self._given else []
+                found[index] = given + _of_file(batch, rows[index])
+        return {index: texts for index, texts in found.items() if texts}
+
+
+def _of_file(batch: Batch, row: np.void) -> list[str]:
+    """The comments that the packet's block has."""
+    if not row["options"]:
+        return []
+    start = int(row["record_at"])
+    block = batch.buffer[start : start + int(row["record_len"])]
+    return packet_comments(block, batch.layout.big_endian)
 
 
 def printed(

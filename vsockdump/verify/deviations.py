@@ -1,8 +1,8 @@
 """Where vsockdump and the programs it is compared with differ: all of it, with reasons.
 
-Rules for editors: this is the only such list.  A deviation says by facts of the packet, as
-tshark gives them, where it applies; test_oracles.py lets no other difference pass, and
-fails for a deviation that its `example` does not show any more.
+Rules for editors: this is the only such list; the README's is made of it.  A deviation says
+by facts of the packet, as tshark gives them, where it applies; `--verify` and the tests let
+no other difference pass, and a test fails for one that its `example` does not show any more.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,6 @@ ENCAP_VSOCK: Final = "185"  # Wireshark's own number of the link type
 
 MONITOR_FIELDS: Final = frozenset(name for f in wire.VSOCKMON.fields for name in f.wireshark)
 VIRTIO_FIELDS: Final = frozenset(name for f in wire.VIRTIO.fields for name in f.wireshark)
-
 
 _DAY_S: Final = 86400
 
@@ -35,6 +34,14 @@ class Deviation(NamedTuple):
     applies: Callable[[Facts], bool]
     example: str
     reason: str
+
+
+def excuse(program: str, about: str, facts: Facts) -> Deviation | None:
+    """The deviation that covers a difference in this field or column, if one does."""
+    for deviation in DEVIATIONS:
+        if deviation.program == program and about in deviation.about and deviation.applies(facts):
+            return deviation
+    return None
 
 
 def _number(facts: Facts, name: str) -> int:

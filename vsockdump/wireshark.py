@@ -1,0 +1,236 @@
+"""--install-wireshark and --uninstall-wireshark: our parts in Wireshark's personal folders.
+
+Each file has a line that says who wrote it, by which it may be renewed and removed.
+
+Rules for editors: a part is a row of PARTS.  What has no such line is never touched; all
+files are looked at before the first is written.  Which folders these are only Wireshark
+knows: they differ by version, system and environment.
+"""
+
+import os
+import pwd
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from vsockdump import __version__
+from vsockdump.capture import privileges
+from vsockdump.extcap.script import script
+from vsockdump.output import lua
+
+_OLDEST: Final = (4, 0)
+_LIMIT_S: Final = 60
+_HEAD: Final = 2000  # characters in which the mark must stand
+_MARK: Final = re.compile(r"Written by vsockdump (\S+) --install-wireshark")
+
+
+class WiresharkError(Exception):
+    """What keeps the parts from being installed or removed: one sentence."""
+
+
+class Folders(NamedTuple):
+    """Wireshark's personal folders; None where it has no Lua."""
+
+    extcap: Path
+    lua: Path | None
+
+
+class Part(NamedTuple):
+    """A file: its folder, name, content without the mark, and how a comment begins."""
+
+    folder: Callable[[Folders], Path | None]
+    name: str
+    content: Callable[[], str]
+    comment: str
+    mode: int
+
+
+PARTS: Final = (
+    Part(
+        lambda folders: folders.extcap,
+        "vsockdump-extcap",
+        lambda: script(sys.executable),
+        "#",
+        0o755,
+    ),
+    Part(lambda folders: folders.lua, "vsockdump.lua", lua.script, "--", 0o644),
+)
+
+
+def install(user: str | None) -> Iterator[str]:
+    """Write the parts; the sentences that say what was done.  Raises WiresharkError."""
+    _become(user)
+    folders = _folders()
+    places = _places(folders)
+    for part, path in places:
+        yield _put(path, _marked(part), part.mode)
+    if folders.lua is None:
+        yield "This Wireshark has no Lua, which the dissector needs."
+    yield from _trial([path for part, path in places if part.mode & 0o100])
+
+
+def uninstall(user: str | None) -> Iterator[str]:
+    """Remove the parts; the sentences that say what was done.  Raises WiresharkError."""
+    _become(user)
+    for _part, path in _places(_folders()):
+        if path.exists():
+            try:
+                path.unlink()
+            except OSError as error:
+                raise _failure("remove", path, error) from None
+            yield f"Removed {path}."
+        else:
+            yield f"{path} is not there."
+
+
+def _become(name: str | None) -> None:
+    """Act for a user: the one that is named (-Z), or who ran sudo."""
+    user = privileges.user_named(name) if name else privileges.invoking_user()
+    if user is None or user.uid == os.geteuid():
+        return
+    privileges.drop(user)
+    os.environ["HOME"] = pwd.getpwuid(user.uid).pw_dir
+    os.environ.pop("XDG_CONFIG_HOME", None)
+
+
+# --- the folders -------------------------------------------------------------------------
+
+
+def _folders() -> Folders:
+    """Wireshark's personal folders, as tshark tells them."""
+    version = re.match(r"TShark \(Wireshark\) (\d+)\.(\d+)", _tshark("--version"))
+    if version is None or (int(version[1]), int(version[2])) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise WiresharkError(f"This needs Wireshark {oldest} or newer; tshark is of an older one.")
+    return folders_of(_tshark("-G", "folders"))
+
+
+def folders_of(report: str) -> Folders:
+    """The folders in the text of `tshark -G folders`.
+
+    Wireshark 4.0 does not name its folder for extcaps there, which is beside its settings.
+    """
+    named = {}
+    for line in report.splitlines():
+        name, _, path = line.partition(":")
+        named[name.lower()] = path.strip()
+    extcap, settings = named.get("personal extcap path"), named.get("personal configuration")
+    if not (extcap or settings):
+        raise WiresharkError("tshark -G folders does not name Wireshark's personal folders.")
+    lua = named.get("personal lua plugins")
+    return Folders(
+        Path(extcap) if extcap else Path(str(settings)) / "extcap", Path(lua) if lua else None
+    )
+
+
+def _tshark(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["tshark", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_LIMIT_S,
+            check=True,
+        )
+    except FileNotFoundError:
+        raise WiresharkError(
+            "tshark is missing, which knows Wireshark's folders; install it, on Debian with:"
+            " sudo apt install tshark."
+        ) from None
+    except subprocess.SubprocessError as error:
+        raise WiresharkError(f"tshark fails: {error}.") from None
+    return done.stdout
+
+
+# --- the files ---------------------------------------------------------------------------
+
+
+def _places(folders: Folders) -> list[tuple[Part, Path]]:
+    """Where each part belongs; WiresharkError where something of others stands there."""
+    places = []
+    for part in PARTS:
+        folder = part.folder(folders)
+        if folder is not None:
+            places.append((part, folder / part.name))
+    for _part, path in places:
+        if os.path.lexists(path) and written_by(path) is None:
+            raise WiresharkError(
+                f"{path} was not written by vsockdump --install-wireshark; nothing was changed."
+                " Move it away first."
+            )
+    return places
+
+
+def written_by(path: Path) -> str | None:
+    """The version of vsockdump that wrote a file; None for those of others."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            return None
+        with path.open(encoding="utf-8", errors="replace") as file:
+            mark = _MARK.search(file.read(_HEAD))
+    except OSError as error:
+        raise _failure("read", path, error) from None
+    return mark[1] if mark else None
+
+
+def _marked(part: Part) -> str:
+    """The content with the mark: in the second line, below a script's `#!`."""
+    first, end, rest = part.content().partition("\n")
+    mark = f"{part.comment} Written by vsockdump {__version__} --install-wireshark\n"
+    if first.startswith("#!"):
+        return f"{first}{end}{mark}{rest}"
+    return f"{mark}{first}{end}{rest}"
+
+
+def _put(path: Path, text: str, mode: int) -> str:
+    """Write a file of ours, all of it or nothing; what was done."""
+    before = written_by(path) if path.exists() else None
+    try:
+        if before and path.read_text(encoding="utf-8") == text and path.stat().st_mode & mode:
+            return f"{path} is up to date."
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=".vsockdump-")
+        try:
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(name, mode)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise _failure("write", path, error) from None
+    return f"Renewed {path}, written by vsockdump {before}." if before else f"Wrote {path}."
+
+
+def _trial(paths: list[Path]) -> Iterator[str]:
+    """Run what Wireshark will run; a sentence where it does not work, or else what to do."""
+    for path in paths:
+        try:
+            subprocess.run(
+                [path, "--extcap-interfaces"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_LIMIT_S,
+                check=True,
+            )
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise WiresharkError(f"{path} does not run, or its Python: {reason}.") from None
+        except subprocess.SubprocessError as error:
+            said = str(getattr(error, "stderr", "") or error).strip().splitlines()
+            raise WiresharkError(f"{path} does not run: {said[-1]}") from None
+    yield "Wireshark shows it when it starts anew."
+
+
+def _failure(what: str, path: Path, error: OSError) -> WiresharkError:
+    reason = os.strerror(error.errno or 0).lower()
+    return WiresharkError(f"Cannot {what} {path}: {reason}.")
