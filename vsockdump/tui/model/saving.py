@@ -94,6 +94,7 @@ class _Comments:
         self._given = given
 
     def begin(self) -> None:
+<<<<<<< HEAD
         """Every file gets the same."""
 
     def of(self, batch: Batch, rows: Rows) -> dict[int, list[str]]:
@@ -113,6 +114,27 @@ class _Comments:
         start = int(row["record_at"])
         block = batch.buffer[start : start + int(row["record_len"])]
         return packet_comments(block, batch.layout.big_endian)
+=======
+        """There is one file."""
+
+    def of(self, batch: Batch, rows: Rows) -> dict[int, list[str]]:
+        """Those of each row that has some, by its index."""
+        found = {}
+        for index, (number, options) in enumerate(rows[["number", "options"]].tolist()):
+            if options or number in self._given:
+                given = [self._given[number]] if number in self._given else []
+                found[index] = given + _of_file(batch, rows[index])
+        return {index: texts for index, texts in found.items() if texts}
+
+
+def _of_file(batch: Batch, row: np.void) -> list[str]:
+    """The comments that the packet's block has."""
+    if not row["options"]:
+        return []
+    start = int(row["record_at"])
+    block = batch.buffer[start : start + int(row["record_len"])]
+    return packet_comments(block, batch.layout.big_endian)
+>>>>>>> tuic
 
 
 def printed(
