@@ -289,15 +289,9 @@ def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
     }
     settings = Settings(**chosen, program=wanted.program)
     source = held.enter_context(closing(PacketSocket(name, settings)))
-<<<<<<< HEAD
-    if user is not None:
-        _import_all()
-    reopen = _reopener(name, settings, held) if config.tui is not None else None
-=======
     reopen = _reopener(name, settings, held) if config.tui is not None else None
     if user is not None:
         _import_all()
->>>>>>> tuic
     privileges.drop(user)
     who = user.name if user else None
     whose = f", as user {who}" if who else ""

@@ -94,27 +94,6 @@ class _Comments:
         self._given = given
 
     def begin(self) -> None:
-<<<<<<< HEAD
-        """Every file gets the same."""
-
-    def of(self, batch: Batch, rows: Rows) -> dict[int, list[str]]:
-        """The comments of these rows of a batch, by index."""
-        found = {}
-        for index, row in enumerate(rows):
-            own = self._given.get(int(row["number"]))
-            texts = [*([own] if own else []), *self._of_file(batch, row)]
-            if texts:
-                found[index] = texts
-        return found
-
-    @staticmethod
-    def _of_file(batch: Batch, row: np.void) -> list[str]:
-        if not (batch.layout.pcapng and row["options"]):
-            return []
-        start = int(row["record_at"])
-        block = batch.buffer[start : start + int(row["record_len"])]
-        return packet_comments(block, batch.layout.big_endian)
-=======
         """There is one file."""
 
     def of(self, batch: Batch, rows: Rows) -> dict[int, list[str]]:
@@ -129,12 +108,11 @@ class _Comments:
 
 def _of_file(batch: Batch, row: np.void) -> list[str]:
     """The comments that the packet's block has."""
-    if not row["options"]:
+    if not (batch.layout.pcapng and row["options"]):
         return []
     start = int(row["record_at"])
     block = batch.buffer[start : start + int(row["record_len"])]
     return packet_comments(block, batch.layout.big_endian)
->>>>>>> tuic
 
 
 def printed(
