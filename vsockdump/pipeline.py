@@ -97,6 +97,7 @@ def _run_tui(config: Config) -> int:
     from vsockdump.tui.run import require_terminal, show, take_keyboard
 
     require_terminal()
+    import_module("vsockdump.tui.app")  # before the run becomes another user; see _import_all
     with ExitStack() as held:
         if config.tui is not None and config.tui.demo:
             start = _play(held)
@@ -288,9 +289,9 @@ def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
     }
     settings = Settings(**chosen, program=wanted.program)
     source = held.enter_context(closing(PacketSocket(name, settings)))
+    reopen = _reopener(name, settings, held) if config.tui is not None else None
     if user is not None:
         _import_all()
-    reopen = _reopener(name, settings, held) if config.tui is not None else None
     privileges.drop(user)
     who = user.name if user else None
     whose = f", as user {who}" if who else ""

@@ -151,10 +151,10 @@ def _line(row: Row) -> FindingLine:
 
 def _explained(line: FindingLine) -> Text:
     rule = line.rule
-    text = Text(f"{rule.name} ({rule.severity.word})\n", "bold")
+    text = Text.assemble((f"{rule.name} ({rule.severity.word})\n", "bold"))
     if line.is_case:
-        text.append(f"{line.text}\n", "none")
+        text.append(f"{line.text}\n")
     for label, said in explanation(rule):
         text.append(f"\n{label}\n", "dim")
-        text.append(f"{said}\n", "none")
+        text.append(f"{said}\n")
     return text

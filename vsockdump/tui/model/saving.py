@@ -94,25 +94,25 @@ class _Comments:
         self._given = given
 
     def begin(self) -> None:
-        """Every file gets the same."""
+        """There is one file."""
 
     def of(self, batch: Batch, rows: Rows) -> dict[int, list[str]]:
-        """The comments of these rows of a batch, by index."""
+        """Those of each row that has some, by its index."""
         found = {}
-        for index, row in enumerate(rows):
-            own = self._given.get(int(row["number"]))
-            texts = [*([own] if own else []), *self._of_file(batch, row)]
-            if texts:
-                found[index] = texts
-        return found
+        for index, (number, options) in enumerate(rows[["number", "options"]].tolist()):
+            if options or number in self._given:
+                given = [self._given[number]] if number in self._given else []
+                found[index] = given + _of_file(batch, rows[index])
+        return {index: texts for index, texts in found.items() if texts}
 
-    @staticmethod
-    def _of_file(batch: Batch, row: np.void) -> list[str]:
-        if not (batch.layout.pcapng and row["options"]):
-            return []
-        start = int(row["record_at"])
-        block = batch.buffer[start : start + int(row["record_len"])]
-        return packet_comments(block, batch.layout.big_endian)
+
+def _of_file(batch: Batch, row: np.void) -> list[str]:
+    """The comments that the packet's block has."""
+    if not (batch.layout.pcapng and row["options"]):
+        return []
+    start = int(row["record_at"])
+    block = batch.buffer[start : start + int(row["record_len"])]
+    return packet_comments(block, batch.layout.big_endian)
 
 
 def printed(
