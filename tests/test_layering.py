@@ -24,7 +24,7 @@ RANKS = (
     ("output",),
     ("export",),
     ("config", "library", "extcap", "verify"),
-    ("tui",),
+    ("tui", "demo"),
     ("events", "wireshark"),
     ("pipeline",),
     ("cli",),
