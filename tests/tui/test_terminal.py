@@ -73,7 +73,7 @@ def test_a_file_in_80_columns(tmux: Tmux) -> None:
     tmux.keys("op rst", "Enter")
     tmux.until(" match")
     tmux.run("resize-window", "-t", "tui", "-x", "120", "-y", "40")
-    tmux.until("Remarks")
+    tmux.until("0010  2e 04 00 00 10 c5 7f 39 02 00 02 00 2c")  # rows of sixteen bytes
     tmux.keys("q")
     shown = tmux.until("icanon")
     assert "status 0\nicanon" in shown
