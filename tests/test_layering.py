@@ -23,7 +23,7 @@ RANKS = (
     ("filters",),
     ("output",),
     ("export",),
-    ("config", "library", "extcap", "verify"),
+    ("config", "demo", "library", "extcap", "verify"),
     ("tui",),
     ("events", "wireshark"),
     ("pipeline",),
