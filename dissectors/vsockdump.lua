@@ -2085,7 +2085,9 @@ do
       if not value or not at then
         break
       end
-      found[#found + 1] = { number = number, value = value, at = next_at - 1, size = size }
+      if size > 0 then -- Wireshark has no empty ranges, and an empty field is as good as none
+        found[#found + 1] = { number = number, value = value, at = next_at - 1, size = size }
+      end
     end
     return found
   end
@@ -2234,8 +2236,8 @@ do
     tree:add(f.stream, frame:range(4, 4))
     tree:add(f.type, frame:range(8, 1))
     tree:add(f.flags, frame:range(9, 1)):append_text(" (" .. describe_flags(flags) .. ")")
-    local body = frame:range(HEADER, length)
-    local data = length > 0 and body:raw() or ""
+    local body = length > 0 and frame:range(HEADER, length) or nil
+    local data = body and body:raw() or ""
     local fields = kind == DATA and {} or fields_of(data)
     local key = format("%s:%.0f", ttrpc.session, id)
     local call = call_of(key, kind, pinfo, fields)
@@ -2245,7 +2247,7 @@ do
     elseif kind == RESPONSE then
       said = show_response(call, fields, body, pinfo, tree)
     else
-      if length > 0 then
+      if body then
         tree:add(f.payload, body)
       end
       said = (call and format("%s/%s ", call.service, call.method) or "") .. length .. " bytes"
@@ -3369,8 +3371,9 @@ end
 do
   local format, rep = string.format, string.rep
   local MOST_BYTES, MOST_LINES = 1048576, 20000
-  local WIDTH = 50
+  local WIDTH = 24 -- of a bar: a window of text holds 73 characters as it opens
   local SIDES = { initiator = "initiator > acceptor", acceptor = "acceptor > initiator" }
+  local SHORT = { initiator = "i>a", acceptor = "a>i" }
 
   local function new_fields(names)
     local found = {}
@@ -3445,14 +3448,15 @@ do
       largest = math.max(largest, flight + free)
     end
     collect("Credit of vsock connection " .. number, "vsock.conn == " .. number, packet, function()
-      local lines = { format(
-        "%12s %9s  %-9s %10s %10s  # in flight, . free (full width: %.0f bytes)\n",
-        "seconds", "packet", "sender", "in flight", "free", largest
-      ) }
+      local lines = {
+        "i>a: sent by the initiator; # bytes in flight, . free credit, ! no credit\n",
+        format("full width: %.0f bytes\n\n", largest),
+        format("%11s %7s %3s %9s %9s\n", "seconds", "packet", "", "in flight", "free"),
+      }
       for _, row in ipairs(rows) do
         lines[#lines + 1] = format(
-          "%12.6f %9.0f  %-9s %10.0f %10.0f  %s%s\n", row[1], row[2], row[3] or "", row[4], row[5],
-          bar(row[4], row[5], largest), row[5] == 0 and " no credit" or ""
+          "%11.6f %7.0f %3s %9.0f %9.0f %s%s\n", row[1], row[2], SHORT[row[3]] or "",
+          row[4], row[5], bar(row[4], row[5], largest), row[5] == 0 and "!" or ""
         )
       end
       if left_out > 0 then

@@ -77,7 +77,9 @@ do
       if not value or not at then
         break
       end
-      found[#found + 1] = { number = number, value = value, at = next_at - 1, size = size }
+      if size > 0 then -- Wireshark has no empty ranges, and an empty field is as good as none
+        found[#found + 1] = { number = number, value = value, at = next_at - 1, size = size }
+      end
     end
     return found
   end
@@ -226,8 +228,8 @@ do
     tree:add(f.stream, frame:range(4, 4))
     tree:add(f.type, frame:range(8, 1))
     tree:add(f.flags, frame:range(9, 1)):append_text(" (" .. describe_flags(flags) .. ")")
-    local body = frame:range(HEADER, length)
-    local data = length > 0 and body:raw() or ""
+    local body = length > 0 and frame:range(HEADER, length) or nil
+    local data = body and body:raw() or ""
     local fields = kind == DATA and {} or fields_of(data)
     local key = format("%s:%.0f", ttrpc.session, id)
     local call = call_of(key, kind, pinfo, fields)
@@ -237,7 +239,7 @@ do
     elseif kind == RESPONSE then
       said = show_response(call, fields, body, pinfo, tree)
     else
-      if length > 0 then
+      if body then
         tree:add(f.payload, body)
       end
       said = (call and format("%s/%s ", call.service, call.method) or "") .. length .. " bytes"

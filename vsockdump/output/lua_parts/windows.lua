@@ -8,8 +8,9 @@
 do
   local format, rep = string.format, string.rep
   local MOST_BYTES, MOST_LINES = 1048576, 20000
-  local WIDTH = 50
+  local WIDTH = 24 -- of a bar: a window of text holds 73 characters as it opens
   local SIDES = { initiator = "initiator > acceptor", acceptor = "acceptor > initiator" }
+  local SHORT = { initiator = "i>a", acceptor = "a>i" }
 
   local function new_fields(names)
     local found = {}
@@ -84,14 +85,15 @@ do
       largest = math.max(largest, flight + free)
     end
     collect("Credit of vsock connection " .. number, "vsock.conn == " .. number, packet, function()
-      local lines = { format(
-        "%12s %9s  %-9s %10s %10s  # in flight, . free (full width: %.0f bytes)\n",
-        "seconds", "packet", "sender", "in flight", "free", largest
-      ) }
+      local lines = {
+        "i>a: sent by the initiator; # bytes in flight, . free credit, ! no credit\n",
+        format("full width: %.0f bytes\n\n", largest),
+        format("%11s %7s %3s %9s %9s\n", "seconds", "packet", "", "in flight", "free"),
+      }
       for _, row in ipairs(rows) do
         lines[#lines + 1] = format(
-          "%12.6f %9.0f  %-9s %10.0f %10.0f  %s%s\n", row[1], row[2], row[3] or "", row[4], row[5],
-          bar(row[4], row[5], largest), row[5] == 0 and " no credit" or ""
+          "%11.6f %7.0f %3s %9.0f %9.0f %s%s\n", row[1], row[2], SHORT[row[3]] or "",
+          row[4], row[5], bar(row[4], row[5], largest), row[5] == 0 and "!" or ""
         )
       end
       if left_out > 0 then

@@ -42,14 +42,6 @@ class _SecondReading:
     comments: the blocks between packets are not read again, so that a copy would lack them.
     """
 
-    live: Final = False
-    size: Final = 0
-    position: Final = 0
-    packets: Final = 0
-    kept: Final = 1
-    dropped: Final = None
-    read_again: Final = None
-
     def __init__(self, source: Source) -> None:
         self._source = source
         self.name = source.name
@@ -60,20 +52,11 @@ class _SecondReading:
     def interfaces(self) -> list[Interface]:
         return self._source.interfaces
 
-    def batches(self) -> Iterator[Batch]:
-        return iter(())
-
-    def stop(self) -> None:
-        """There is nothing to stop."""
-
     def counts(self) -> Counts | None:
         return None
 
     def now_ns(self) -> int | None:
         return None
-
-    def close(self) -> None:
-        """There is nothing to close."""
 
 
 def save(
@@ -125,7 +108,7 @@ class _Comments:
 
 def _of_file(batch: Batch, row: np.void) -> list[str]:
     """The comments that the packet's block has."""
-    if not row["options"]:
+    if not (batch.layout.pcapng and row["options"]):
         return []
     start = int(row["record_at"])
     block = batch.buffer[start : start + int(row["record_len"])]
