@@ -19,7 +19,7 @@ from vsockdump.tui.panes import PANES
 from vsockdump.tui.session import Session
 
 FOLDER: Final = Path(__file__).parents[1] / "captures" / "pictures"
-SIZE: Final = (110, 30)
+SIZE: Final = (120, 30)
 # What a picture is of: its name, the pane, and the keys that are pressed in it.
 PICTURES: Final = {
     "packets": ("packets", "right_square_bracket right_square_bracket"),

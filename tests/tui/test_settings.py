@@ -11,6 +11,7 @@ from textual.color import Color
 from vsockdump.tui.app import VsockApp
 from vsockdump.tui.keys import ACTIONS
 from vsockdump.tui.looks import HIGH_CONTRAST, style_sheet, themes
+from vsockdump.tui.model.columns import COLOUR_RULES, COLUMNS
 from vsockdump.tui.model.settings import Settings, SettingsError, load
 from vsockdump.tui.packets import PacketList
 
@@ -149,3 +150,13 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "REQUEST" in drawn(app)
 
     drive("k612_many.pcap", test)
+
+
+def test_the_settings_of_the_readme(tmp_path: Path) -> None:
+    """They can be used, and name every setting and colour rule."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    text = readme.split("```toml\n")[1].split("```")[0]
+    settings = settings_of(text, tmp_path)
+    assert "high-contrast" == settings.theme
+    assert all(rule in text for rule in COLOUR_RULES)
+    assert all(f'"{name}"' in text for name in COLUMNS)
