@@ -330,6 +330,29 @@ def test_garbage_is_no_error_of_lua(name: str, tmp_path: Path) -> None:
     assert len(pieces) + 4 == len(wireshark.fields(capture, ["frame.number"], "-2"))
 
 
+def test_any_ttrpc_body_is_no_error_of_lua(tmp_path: Path) -> None:
+    """Empty ones, empty fields, and bodies cut and changed anywhere."""
+    source = random.Random(1)
+    good = [call(1, b"Create")[10:], answer(1)[10:], answer(1, 5, b"gone")[10:]]
+    bodies = [
+        b"",
+        text(1, b""),
+        text(2, b""),
+        text(1, b"") * 2 + text(5, b""),
+        text(1, text(2, b"")),
+    ]
+    for _ in range(300):
+        body = bytearray(source.choice(good))
+        for _ in range(source.randint(0, 3)):
+            body[source.randrange(len(body))] = source.choice((0, 1, 127, 128, 255))
+        bodies.append(bytes(body[: source.randint(1, len(body))]))
+    frames = [ttrpc(at | 1, at % 3 + 1, body) for at, body in enumerate(bodies * 3)]
+    frames.insert(0, call(1, b"Create"))
+    capture = write_talk(tmp_path / "talk.pcap", [(at % 2, data) for at, data in enumerate(frames)])
+    kinds = said(capture, ["ttrpc.type"], "-2")["ttrpc.type"]
+    assert len(frames) == len(kinds)
+
+
 def test_real_http() -> None:
     """Python's client and server over loopback, which calls one end by two names."""
     found = said(CAPTURES / "k612_http.pcap", ["http.request.uri", "http.response_for.uri"], "-2")

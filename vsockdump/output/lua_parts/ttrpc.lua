@@ -72,14 +72,14 @@ do
         end
       elseif wire_type == 1 or wire_type == 5 then
         size = wire_type == 1 and 8 or 4
-        value, at = sub(data, next_at, next_at + size - 1), next_at + size
+        if next_at + size - 1 <= #data then
+          value, at = sub(data, next_at, next_at + size - 1), next_at + size
+        end
       end
       if not value or not at then
         break
       end
-      if size > 0 then -- Wireshark has no empty ranges, and an empty field is as good as none
-        found[#found + 1] = { number = number, value = value, at = next_at - 1, size = size }
-      end
+      found[#found + 1] = { number = number, value = value, at = next_at - 1, size = size }
     end
     return found
   end
@@ -97,10 +97,20 @@ do
     return #found > 0 and table.concat(found, ", ") or "none"
   end
 
-  local function give_protobuf(call, which, data, pinfo, tree)
-    if data:len() == 0 then
+  -- Bytes of a message; in place of none, which Wireshark does not take, their length's byte.
+  local function part(body, at, size)
+    if size == 0 then
+      return body:range(at - 1, 1)
+    end
+    return body:range(at, size)
+  end
+
+  local function show_payload(call, which, body, field, pinfo, tree)
+    if field.size == 0 then
       return
     end
+    local data = body:range(field.at, field.size)
+    tree:add(f.payload, data)
     local found, dissector = pcall(Dissector.get, "protobuf")
     if found and dissector then
       if call then
@@ -118,7 +128,7 @@ do
         pair[field.number] = field.value
       end
     end
-    tree:add(f.metadata, body:range(at, #data), format("%s: %s", pair[1] or "", pair[2] or ""))
+    tree:add(f.metadata, part(body, at, #data), format("%s: %s", pair[1] or "", pair[2] or ""))
   end
 
   local function new_call(key, pinfo, fields)
@@ -136,15 +146,14 @@ do
 
   local function show_request(call, fields, body, pinfo, tree)
     for _, field in ipairs(fields) do
-      local value, range = field.value, body:range(field.at, field.size)
+      local value, range = field.value, part(body, field.at, field.size)
       local is_text = type(value) == "string"
       if field.number == 1 and is_text then
-        tree:add(f.service, range)
+        tree:add(f.service, range, value)
       elseif field.number == 2 and is_text then
-        tree:add(f.method, range)
+        tree:add(f.method, range, value)
       elseif field.number == 3 and is_text then
-        tree:add(f.payload, range)
-        give_protobuf(call, "request", range, pinfo, tree)
+        show_payload(call, "request", body, field, pinfo, tree)
       elseif field.number == 4 and not is_text then
         local nanoseconds = value % 1000000000
         tree:add(f.timeout, range, NSTime.new((value - nanoseconds) / 1000000000, nanoseconds))
@@ -162,12 +171,12 @@ do
         code = field.value
       elseif field.number == 2 and type(field.value) == "string" then
         message = field.value
-        tree:add(f.message, body:range(at + field.at, field.size))
+        tree:add(f.message, part(body, at + field.at, field.size), message)
       end
     end
     local name = CODES[code] or format("code %.0f", code)
-    tree:add(f.code, body:range(at, #data), code % 4294967296)
-    tree:add(f.status, body:range(at, #data), name)
+    tree:add(f.code, part(body, at, #data), code % 4294967296)
+    tree:add(f.status, part(body, at, #data), name)
     return name, message
   end
 
@@ -175,12 +184,10 @@ do
     local status, message = "OK", ""
     for _, field in ipairs(fields) do
       if type(field.value) == "string" then
-        local range = body:range(field.at, field.size)
         if field.number == 1 then
           status, message = show_status(field.value, body, field.at, tree)
         elseif field.number == 2 then
-          tree:add(f.payload, range)
-          give_protobuf(call, "response", range, pinfo, tree)
+          show_payload(call, "response", body, field, pinfo, tree)
         end
       end
     end
@@ -228,7 +235,7 @@ do
     tree:add(f.stream, frame:range(4, 4))
     tree:add(f.type, frame:range(8, 1))
     tree:add(f.flags, frame:range(9, 1)):append_text(" (" .. describe_flags(flags) .. ")")
-    local body = length > 0 and frame:range(HEADER, length) or nil
+    local body = length > 0 and frame:range(HEADER, length)
     local data = body and body:raw() or ""
     local fields = kind == DATA and {} or fields_of(data)
     local key = format("%s:%.0f", ttrpc.session, id)
