@@ -2,11 +2,13 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
 from reading import SCANNERS
 from running import ALL_CAPTURES
+from terminal import Tmux
 
 pytest.register_assert_rewrite("logs")  # which asserts for tests of two folders
 
@@ -24,6 +26,14 @@ def sample(request: pytest.FixtureRequest) -> bytes:
     """The bytes of each capture that ships."""
     content: bytes = request.param.read_bytes()
     return content
+
+
+@pytest.fixture
+def tmux(tmp_path: Path) -> Iterator[Tmux]:
+    """A terminal of its own."""
+    terminal = Tmux(tmp_path / "socket")
+    yield terminal
+    terminal.end()
 
 
 @pytest.fixture

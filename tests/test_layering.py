@@ -4,9 +4,12 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from vsockdump.apps.registry import LIBRARIES
 
 PACKAGE = Path(__file__).parent.parent / "vsockdump"
 
@@ -94,3 +97,28 @@ def test_reading_a_capture_loads_neither_scapy_nor_rich() -> None:
     capture = PACKAGE.parent / "captures" / "k612_refused.pcap"
     code = f"from vsockdump.cli import main; main(['-r', {str(capture)!r}, '-z', 'conv'])"
     assert set() == loaded(code) & {"scapy", "rich", "textual", "lark"}
+
+
+def test_what_parsers_import_late_is_known() -> None:
+    """A run that becomes another user imports it before: see pipeline."""
+    late = set()
+    for path in (PACKAGE / "apps").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        inner = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        for node in (one for function in inner for one in ast.walk(function)):
+            if isinstance(node, ast.Import):
+                late.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not str(node.module).startswith("vsockdump"):
+                late.update(_modules(str(node.module), [alias.name for alias in node.names]))
+    assert late - {"importlib", "importlib.metadata"} == set(LIBRARIES)
+
+
+def _modules(package: str, names: list[str]) -> set[str]:
+    """The modules that `from package import names` loads."""
+    inner = {f"{package}.{name}" for name in names}
+    return {name for name in inner if find_spec(name)} if _is_package(package, inner) else {package}
+
+
+def _is_package(package: str, inner: set[str]) -> bool:
+    spec = find_spec(package)
+    return bool(spec and spec.submodule_search_locations and any(map(find_spec, inner)))

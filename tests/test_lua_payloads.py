@@ -265,6 +265,17 @@ def test_requests_and_responses_are_paired(tmp_path: Path) -> None:
     assert "Response #3 grpc.AgentService/StartContainer NOT_FOUND: no such container" in line
 
 
+def test_empty_messages_and_fields(tmp_path: Path) -> None:
+    """Nothing at the end of a frame is nothing to show, and no fault of the script."""
+    request = ttrpc(1, 1, text(1, b"lab.Agent") + text(2, b"Wait") + text(3, b""))
+    bodies = (b"", text(1, b""), text(1, text(1, b"") + text(2, b"")), text(2, b""))
+    pieces = [piece for body in bodies for piece in ((0, request), (1, ttrpc(1, 2, body)))]
+    capture = write_talk(tmp_path / "talk.pcap", pieces)
+    lines = wireshark.tshark(capture)
+    assert 4 == sum("Response #1 lab.Agent/Wait OK" in line for line in lines)
+    assert not any("Error" in line for line in lines)
+
+
 def test_a_seqpacket_message_is_given_whole(tmp_path: Path) -> None:
     """Its pieces end with EOM, and two messages are never one."""
     messages = [(0, b'{"execute":'), (0, b'"a"}'), (1, b'{"return":{}}')]

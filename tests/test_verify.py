@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from running import ALL_CAPTURES, CAPTURES, TIME_LIMIT_S, Result, environment, run
-from test_oracles import EDITS, edited, with_blocks
+from test_oracles import edited, with_blocks
 
 from vsockdump.verify.headers import FIELDS
 
@@ -31,9 +31,9 @@ def test_all_captures(capture: Path) -> None:
     assert not agrees(capture).startswith("0 packets")
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", ["snaplen-20", "flipped-1", "merged-a", "lengths", "fields-1"])
 def test_edited_captures(name: str, tmp_path: Path) -> None:
-    """The same where captures are cut, merged, turned round and damaged."""
+    """The same where captures are cut, merged and damaged; test_oracles.py has more of these."""
     agrees(edited(name, tmp_path))
 
 

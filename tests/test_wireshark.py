@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from running import PROGRAM, TIME_LIMIT_S, Result, environment, tool
+from running import CAPTURES, PROGRAM, TIME_LIMIT_S, Result, environment, tool
 
 from vsockdump.wireshark import WiresharkError, folders_of
 
@@ -59,6 +59,14 @@ def test_wireshark_shows_what_is_installed(tmp_path: Path) -> None:
     )
     assert b"vsockdump" not in tool(*command)
     assert "is not there" in run(tmp_path, "--uninstall-wireshark").out
+
+
+def test_tshark_dissects_by_what_is_installed(tmp_path: Path) -> None:
+    """The script is loaded from its personal folder: the fields are known, and have values."""
+    assert "vsockdump.lua" in [path.name for path in installed(tmp_path)]
+    command = ["env", f"HOME={tmp_path}", "XDG_CONFIG_HOME=", "tshark", "-T", "fields"]
+    fields = ["-e", "vsock.conn", "-c", "3", "-r", CAPTURES / "k612_refused.pcap"]
+    assert b"1\n1\n2\n" == tool(*command, *fields)
 
 
 def test_again_it_changes_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Makes the README's picture of Wireshark: its window, with a capture and vsockdump's parts.
 
-    python tests/wireshark_window.py [CAPTURE [PICTURE]]
+    python tests/wireshark_window.py [CAPTURE [PACKET [PICTURE]]]
 
 Needs what the other tests do not: Debian's wireshark, xvfb, xdotool and imagemagick.  It is
 the real program on a screen in memory, with a home of its own; look at the picture.
@@ -19,15 +19,20 @@ from typing import Final
 from running import CAPTURES, PROGRAM, TIME_LIMIT_S, environment
 
 PICTURE: Final = Path(__file__).parent.parent / "dissectors" / "wireshark.png"
-CAPTURE: Final = CAPTURES / "k612_shutdowns.pcap"
+COLOURING: Final = PICTURE.with_name("colorfilters")
+CAPTURE: Final = CAPTURES / "k61_fakeguest.pcap"
+PACKET: Final = 38  # the one that is shown in full
 SIZE: Final = (1280, 800)
 SETTLED_S: Final = 5  # for what Wireshark draws when its window is there
 COLOURS: Final = 64  # enough for a window, and a small file
+DETAILS: Final = (100, 560)  # a place in the window
 _LAYOUT: Final = """\
 gui.geometry_main_x: 0
 gui.geometry_main_y: 0
 gui.geometry_main_width: {}
 gui.geometry_main_height: {}
+gui.geometry_main_master_split: 300
+privs.warn_if_elevated: FALSE
 """
 
 
@@ -46,11 +51,20 @@ def screen(home: Path) -> Iterator[dict[str, str]]:
     """A screen in memory, and the environment of programs that draw on it."""
     ours, theirs = os.pipe()
     size = "x".join(map(str, (*SIZE, 24)))
-    command = ("Xvfb", "-displayfd", str(theirs), "-screen", "0", size, "-nolisten", "tcp")
+    command = (
+        "Xvfb",
+        "-displayfd",
+        str(theirs),
+        "-screen",
+        "0",
+        size,
+        "-nolisten",
+        "tcp",
+    )
     with running(*command, pass_fds=(theirs,), stderr=subprocess.DEVNULL):
         os.close(theirs)
-        display = os.read(ours, 16).decode().strip()
-        os.close(ours)
+        with os.fdopen(ours) as answer:
+            display = answer.readline().strip()
         yield environment(
             DISPLAY=f":{display}", HOME=str(home), XDG_CONFIG_HOME="", XDG_RUNTIME_DIR=str(home)
         )
@@ -67,21 +81,41 @@ def wait_for_window(title: str, settings: dict[str, str]) -> None:
     time.sleep(SETTLED_S)
 
 
-def main(capture: Path = CAPTURE, picture: Path = PICTURE) -> None:
+def press(settings: dict[str, str], *words: str | int) -> None:
+    """Let xdotool act as a user does."""
+    subprocess.run(["xdotool", *map(str, words)], env=settings, check=True)
+    time.sleep(1)
+
+
+def take(picture: Path, settings: dict[str, str]) -> None:
+    """The screen as a small file."""
+    shot = subprocess.run(
+        ["import", "-window", "root", "png:-"], env=settings, capture_output=True, check=True
+    ).stdout
+    few = ["+dither", "-colors", str(COLOURS), "-strip", f"png8:{picture}"]
+    subprocess.run(["convert", "png:-", *few], input=shot, check=True)
+
+
+def main(
+    capture: str = str(CAPTURE), packet: str = str(PACKET), picture: str = str(PICTURE)
+) -> None:
     """Take the picture."""
     with TemporaryDirectory() as folder:
         home = Path(folder)
-        settings = home / ".config" / "wireshark"
-        settings.mkdir(parents=True)
-        (settings / "recent").write_text(_LAYOUT.format(*SIZE))
-        (settings / "recent_common").write_text(_LAYOUT.format(*SIZE))
-        with screen(home) as environ:
-            subprocess.run([PROGRAM, "--install-wireshark"], env=environ, check=True)
-            with running("wireshark", capture.resolve(), env=environ, stderr=subprocess.DEVNULL):
-                wait_for_window(capture.name, environ)
-                shot = ("import", "-window", "root", "-colors", str(COLOURS), picture.resolve())
-                subprocess.run(shot, env=environ, check=True)
+        own = home / ".config" / "wireshark"
+        own.mkdir(parents=True)
+        for name in ("recent", "recent_common"):
+            (own / name).write_text(_LAYOUT.format(*SIZE))
+        (own / "colorfilters").write_bytes(COLOURING.read_bytes())
+        with screen(home) as settings:
+            subprocess.run([PROGRAM, "--install-wireshark"], env=settings, check=True)
+            command = ("wireshark", "-g", packet, Path(capture).resolve())
+            with running(*command, env=settings, stderr=subprocess.DEVNULL):
+                wait_for_window(Path(capture).name, settings)
+                press(settings, "mousemove", *DETAILS, "click", 1)
+                press(settings, "key", "ctrl+Right", "End")
+                take(Path(picture).resolve(), settings)
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     # A filter is words between, before or behind the options, as for tcpdump.
     arguments = parser.parse_intermixed_args(argv)
+    if not (sys.argv[1:] if argv is None else argv):
+        arguments.tui = _suits_tui()
     if arguments.version:
         return _say([version()])
     if arguments.list_fields:
@@ -73,6 +75,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.install_wireshark or arguments.uninstall_wireshark:
         return _wireshark(arguments.install_wireshark, arguments.user)
     return _run(parser, arguments)
+
+
+def _suits_tui() -> bool:
+    """Whether who gives no option is at a terminal, and there is a monitor device to look at."""
+    terminal = all(map(os.isatty, range(3))) and os.environ.get("TERM", "dumb") != "dumb"
+    if not terminal:
+        return False
+    from vsockdump.capture.vsockmon import existing
+
+    return existing() is not None
 
 
 def _open_standard_streams() -> None:
@@ -458,6 +470,7 @@ def _parser() -> argparse.ArgumentParser:
         " data for it (default 256)",
     )
     add("--tui", action="store_true", help="look at the packets in the terminal, live or of -r")
+    add("--demo", action="store_true", help="--tui with real packets played as if they came now")
     add(
         "--max-copy",
         metavar="MIB",
@@ -641,7 +654,9 @@ def _tui(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Tui
     """What --tui asks for; it shows everything on the screen and writes nothing."""
     from vsockdump.config import TuiOptions
 
-    if not arguments.tui:
+    if arguments.demo and (arguments.read or arguments.interface):
+        parser.error("--demo plays a capture of its own; leave -r and -i out")
+    if not (arguments.tui or arguments.demo):
         if arguments.max_copy:
             parser.error("--max-copy goes with --tui")
         return None
@@ -661,7 +676,8 @@ def _tui(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Tui
         if given:
             parser.error(f"--tui and {option} do not go together")
     options = TuiOptions()
-    return options._replace(max_copy=(arguments.max_copy or 0) << 20 or options.max_copy)
+    most = (arguments.max_copy or 0) << 20 or options.max_copy
+    return options._replace(max_copy=most, demo=arguments.demo)
 
 
 def _apps(

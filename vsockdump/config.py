@@ -27,9 +27,13 @@ class LiveOptions(NamedTuple):
 
 
 class TuiOptions(NamedTuple):
-    """The terminal program: `max_copy` is the most bytes of the copy of a capture."""
+    """The terminal program: `max_copy` is the most bytes of the copy of a capture.
+
+    `demo`: it plays the capture that is shipped for it.
+    """
 
     max_copy: int = 4 << 30
+    demo: bool = False
 
 
 class Config(NamedTuple):

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
+from importlib import import_module
 from itertools import islice
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,6 +37,7 @@ from vsockdump.track.tracker import Tracker
 
 if TYPE_CHECKING:
     from vsockdump.apps.dialogues import Dialogues
+    from vsockdump.capture.packet_socket import Settings
     from vsockdump.filters.bpf import Program
     from vsockdump.filters.filter import Filter
     from vsockdump.output.capture_file import Writer
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from vsockdump.output.statistics import Statistic, Wish
 
 _LINES_AT_ONCE = 1000  # of statistics, in one write: stdout may be unbuffered
+_RESTARTS = 16  # sockets that the terminal program keeps for a capture that is started anew
 _OVERDUE_S = 1.0  # how often a live capture looks for what only time tells
 
 EXIT_OK = 0
@@ -93,13 +97,16 @@ def _run_tui(config: Config) -> int:
     from vsockdump.tui.run import require_terminal, show, take_keyboard
 
     require_terminal()
+    import_module("vsockdump.tui.app")  # before the run becomes another user; see _import_all
     with ExitStack() as held:
-        if config.read is None:
+        if config.tui is not None and config.tui.demo:
+            start = _play(held)
+        elif config.read is None:
             start = _listen(config, _Wanted(), held)
         else:
             start = _read(config.read, config.user, held)
         take_keyboard()
-        show(config, start.source, start.greeting)
+        show(config, start.source, start.greeting, start.reopen)
     return EXIT_OK
 
 
@@ -205,13 +212,20 @@ class _Written(NamedTuple):
     secrets: "Secrets | None"
 
 
+Reopen = Callable[[str | None], Source]
+
+
 class _Start(NamedTuple):
-    """A source that is open, whom the run became, what to say, and who knows why it is silent."""
+    """A source that is open, whom the run became, what to say, and who knows why it is silent.
+
+    `reopen` begins the same anew, or captures another interface; None where that cannot be.
+    """
 
     source: Source
     user: str | None = None
     greeting: str = ""
     why_silent: Callable[[], str] = str
+    reopen: Reopen | None = None
 
 
 def _read(path: str, user: str | None, held: ExitStack) -> _Start:
@@ -220,8 +234,37 @@ def _read(path: str, user: str | None, held: ExitStack) -> _Start:
     if user is not None:
         from vsockdump.capture import privileges
 
+        _import_all()
         privileges.drop(privileges.user_named(user))
-    return _Start(source, user)
+    return _Start(source, user, reopen=None if path == "-" else lambda _: FileReader(path))
+
+
+def _play(held: ExitStack) -> _Start:
+    """The capture that is shipped, played as if it were live; `held` closes it."""
+    from vsockdump import demo
+    from vsockdump.capture.playback import Playback
+
+    def play(_name: str | None = None) -> Source:
+        return Playback(str(demo.PATH), "demo")
+
+    greeting = "Real packets, captured earlier, played as if they came now."
+    return _Start(held.enter_context(closing(play())), greeting=greeting, reopen=play)
+
+
+def _import_all() -> None:
+    """Import what is otherwise imported when it is needed.
+
+    Whom the run becomes need not have access to where Python's packages are.
+    """
+    from vsockdump import apps, export, output
+    from vsockdump.apps.registry import LIBRARIES, protocols
+
+    for package in (output, export, apps):
+        for module in iter_modules(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
+    for library in LIBRARIES:
+        import_module(library)
+    protocols()
 
 
 def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
@@ -246,12 +289,33 @@ def _listen(config: Config, wanted: _Wanted, held: ExitStack) -> _Start:
     }
     settings = Settings(**chosen, program=wanted.program)
     source = held.enter_context(closing(PacketSocket(name, settings)))
+    reopen = _reopener(name, settings, held) if config.tui is not None else None
+    if user is not None:
+        _import_all()
     privileges.drop(user)
     who = user.name if user else None
     whose = f", as user {who}" if who else ""
     passing = f"; the kernel passes only {wanted.in_kernel}" if wanted.in_kernel else ""
     greeting = f"listening on {name}{made}{whose}{passing}."
-    return _Start(source, who, greeting, lambda: machine.why_silent(machine.gather()))
+    return _Start(source, who, greeting, lambda: machine.why_silent(machine.gather()), reopen)
+
+
+def _reopener(name: str, settings: "Settings", held: ExitStack) -> Reopen:
+    """Captures anew when the rights to open sockets are given up: with some opened before."""
+    from vsockdump.capture.packet_socket import PacketSocket, packet_socket, usable_link
+
+    spares = [held.enter_context(closing(packet_socket())) for _ in range(_RESTARTS)]
+
+    def reopen(other: str | None) -> Source:
+        if not spares:
+            raise CaptureError(
+                f"A capture can be started anew {_RESTARTS} times; leave vsockdump and start it."
+            )
+        wanted = other or name
+        usable_link(wanted)  # before a spare is used up
+        return PacketSocket(wanted, settings, spares.pop())
+
+    return reopen
 
 
 def _postrotate(config: Config, held: ExitStack) -> "PostRotate | None":

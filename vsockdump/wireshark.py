@@ -63,11 +63,13 @@ PARTS: Final = (
 
 def install(user: str | None) -> Iterator[str]:
     """Write the parts; the sentences that say what was done.  Raises WiresharkError."""
+    # Made before another user is who may not read where Python's packages are.
+    texts = {part.name: _marked(part) for part in PARTS}
     _become(user)
     folders = _folders()
     places = _places(folders)
     for part, path in places:
-        yield _put(path, _marked(part), part.mode)
+        yield _put(path, texts[part.name], part.mode)
     if folders.lua is None:
         yield "This Wireshark has no Lua, which the dissector needs."
     yield from _trial([path for part, path in places if part.mode & 0o100])

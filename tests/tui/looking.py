@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 from vsockdump.capture.reader import FileReader
 from vsockdump.tui.app import VsockApp
 from vsockdump.tui.model.capture import Capture
+from vsockdump.tui.model.settings import Settings
 from vsockdump.tui.session import Session
 
 CAPTURES = Path(__file__).parents[2] / "captures"
@@ -33,13 +34,18 @@ def opened(path: str | Path, read: bool = True, **options: Any) -> Iterator[Capt
 
 @contextlib.asynccontextmanager
 async def running(
-    name: str, size: tuple[int, int] = (80, 24), filter_text: str = ""
+    name: str,
+    size: tuple[int, int] = (80, 24),
+    filter_text: str = "",
+    settings: Settings | None = None,
+    anew: Any = None,
+    **options: Any,
 ) -> AsyncIterator[tuple[VsockApp, Pilot[None]]]:
     """The program on a capture of ours, and who presses its keys."""
     with opened(CAPTURES / name) as capture:
-        session = Session(capture)
-        app = VsockApp(session, filter_text)
-        async with app.run_test(size=size) as pilot:
+        session = Session(capture, **options)
+        app = VsockApp(session, filter_text, "", settings, anew)
+        async with app.run_test(size=size, notifications=True) as pilot:
             await pilot.pause()
             yield app, pilot
         session.listing.cancel()

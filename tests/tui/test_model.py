@@ -96,7 +96,7 @@ def test_the_list_says_what_the_packet_line_says(name: str) -> None:
     with opened(CAPTURES / name) as capture:
         columns = tuple(name for name in COLUMNS if name not in ("number", "time"))
         numbers = numbers_of(1, len(capture.index))
-        view = TextView(TextOptions(times=1))
+        view = TextView(TextOptions(times=1, apps=True))
         expected = []
         for batch in capture.again().batches(numbers):
             text = b"".join(map(bytes, view.write(batch))).decode()

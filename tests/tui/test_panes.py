@@ -1,36 +1,16 @@
 """The program on Textual's own screen, driven by keys."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from looking import running, until
+from driving import drawn, drive
+from looking import until
 from textual.widgets import Input
 
 from vsockdump.tui.app import VsockApp
 from vsockdump.tui.details import DetailsTree
 from vsockdump.tui.hex import HexView
 from vsockdump.tui.packets import PacketList, PacketsPane
-
-Pressed = Callable[[VsockApp, Any], Awaitable[None]]
-
-
-def drive(name: str, test: Pressed, **options: Any) -> None:
-    """Run the program on a capture, and the test on it."""
-
-    async def run() -> None:
-        async with running(name, **options) as (app, pilot):
-            await until(pilot, lambda: app.session.current)
-            await test(app, pilot)
-
-    asyncio.run(run())
-
-
-def drawn(app: VsockApp) -> str:
-    """What the screen shows."""
-    strips = app.screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +122,7 @@ def test_marks_times_names_and_columns_of_the_list() -> None:
         await pilot.press("m", "j", "m", "m")
         assert {1} == app.session.marked
         assert "local:" in drawn(app)
-        await pilot.press("n", "t")
+        await pilot.press("a", "t")
         await pilot.pause()
         assert "local:" not in drawn(app)
         assert 0 == app.session.times

@@ -120,6 +120,12 @@ class Dialogues:
         row: np.void = self._table[conn]
         return row
 
+    def protocols_of(self, conns: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """The code of the protocol of each connection, 0: none is known."""
+        self._make_room(int(conns.max(initial=0)))
+        codes_: NDArray[np.uint8] = self._table["code"][conns]
+        return codes_
+
     def _make_room(self, conn: int) -> None:
         while conn >= len(self._table):
             self._table = np.concatenate((self._table, np.zeros_like(self._table)))

@@ -32,6 +32,30 @@ _MODULES: Final[tuple[str, ...]] = (  # of vsockdump.apps, by how often they are
     "ninep",
     "tsi",
 )
+# What parsers import when they need it; see pipeline, which cannot always wait for that.
+LIBRARIES: Final = (
+    "cryptography.x509",
+    "google.protobuf.descriptor_pb2",
+    "google.protobuf.descriptor_pool",
+    "google.protobuf.message",
+    "google.protobuf.message_factory",
+    "google.protobuf.unknown_fields",
+    "hashlib",
+    "hyperframe.exceptions",
+    "hyperframe.frame",
+    "scapy.layers.dhcp",
+    "scapy.layers.dns",
+    "scapy.layers.inet",
+    "scapy.layers.inet6",
+    "scapy.layers.l2",
+    "scapy.layers.tls.basefields",
+    "scapy.layers.tls.crypto.groups",
+    "scapy.layers.tls.crypto.suites",
+    "scapy.layers.tls.extensions",
+    "scapy.layers.tls.keyexchange",
+    "scapy.layers.tls.record",
+    "zstandard",
+)
 _GROUP: Final = "vsockdump.protocols"
 _MOST: Final = 255  # protocols; a column of the batch holds their codes
 

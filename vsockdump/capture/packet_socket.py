@@ -72,8 +72,9 @@ class Settings(NamedTuple):
 class PacketSocket:
     """The packets of interface `name`, captured from now on: a Source.
 
-    Raises CaptureError where it cannot be captured, and from `batches` where it goes down
-    or vanishes, after the packets before that.
+    `spare` is a socket of packet_socket() to use, for who may open none any more.  Raises
+    CaptureError where it cannot be captured, and from `batches` where it goes down or vanishes,
+    after the packets before that.
     """
 
     live: Final = True
@@ -82,7 +83,7 @@ class PacketSocket:
     size: Final = 0
     position: Final = 0
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, spare: socket.socket | None = None) -> None:
         self.name = name
         self._link = usable_link(name)
         self.packets = 0
@@ -101,7 +102,7 @@ class PacketSocket:
         self._stopped = False
         self._closed = False  # whether the filter lets nothing through any more
         self._failure: OSError | None = None
-        self._socket = _packet_socket()
+        self._socket = spare or packet_socket()
         self._event = os.eventfd(0)
         try:
             self._memory = self._make_ring(settings)
@@ -269,7 +270,8 @@ def usable_link(name: str) -> Link:
     return link
 
 
-def _packet_socket() -> socket.socket:
+def packet_socket() -> socket.socket:
+    """A socket that is not bound yet, so that nothing arrives at it; raises CaptureError."""
     try:
         return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     except PermissionError:

@@ -11,7 +11,7 @@ from typing import Final
 
 from vsockdump.errors import UsageError
 from vsockdump.findings import capture, connection, credit, frame, message
-from vsockdump.findings.rule import Rule, Severity
+from vsockdump.findings.rule import Rule, Severity, explanation
 from vsockdump.track.marks import Mark
 
 RULES: Final = (
@@ -117,7 +117,5 @@ def explain(name: str) -> Iterable[str]:
         return
     rule = lookup(name)
     yield f"{rule.name} ({rule.severity.word})"
-    yield f"  what: {rule.what}"
-    yield f"  likely cause: {rule.cause}"
-    yield f"  look at: {rule.look}"
-    yield f"  source: {rule.source}"
+    for label, said in explanation(rule):
+        yield f"  {label.lower()}: {said}"

@@ -85,6 +85,16 @@ class _Amount(int):
         return counted(self, kind.removesuffix("s"))
 
 
+def explanation(rule: Rule) -> tuple[tuple[str, str], ...]:
+    """What there is to know about a rule: labels and sentences."""
+    return (
+        ("What", rule.what),
+        ("Likely cause", rule.cause),
+        ("Look at", rule.look),
+        ("Source", rule.source),
+    )
+
+
 UNKNOWN_ENDS: Final = ("one end", "the other end")
 
 

@@ -28,7 +28,7 @@ _COLOURS: Final = {
 }
 _PLAIN: Final = "\033[0m"
 
-_Ends = dict[int, tuple[Endpoint, Endpoint]]
+Ends = dict[int, tuple[Endpoint, Endpoint]]
 
 
 class Findings(OfStore):
@@ -36,9 +36,14 @@ class Findings(OfStore):
 
     name = "findings"
 
-    def __init__(self, tracker: Tracker, selection: Selection | None = None) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        selection: Selection | None = None,
+        collector: Collector | None = None,
+    ) -> None:
         super().__init__(tracker, selection)
-        self.collector = Collector(tracker)
+        self.collector = collector or Collector(tracker)
 
     def add(self, batch: Batch, mask: Mask | None = None) -> None:
         """Take a tracked batch, all of it: a connection is judged by all its packets."""
@@ -72,11 +77,11 @@ class Findings(OfStore):
     def _block(self, group: Group, numeric: bool, colour: bool) -> Iterator[str]:
         severity = group.rule.severity
         word = f"{_COLOURS[severity]}{severity.word}{_PLAIN}" if colour else severity.word
-        yield f"{word} {group.rule.name}: {group.rule.what} ({_how_often(group)})"
+        yield f"{word} {group.rule.name}: {group.rule.what} ({how_often(group)})"
         listed = group.cases[:_LISTED]
-        pairs = _ends(self._tracker, listed)
+        pairs = ends_of(self._tracker, listed)
         for case in listed:
-            yield f"  {self._where(case)}: {_said(case, pairs, numeric)}"
+            yield f"  {self._where(case)}: {said(case, pairs, numeric)}"
         if len(group.cases) > _LISTED:
             yield f"  and in {counted(len(group.cases) - _LISTED, 'more connection')}"
 
@@ -91,7 +96,7 @@ class Findings(OfStore):
     def json_lines(self) -> Iterator[str]:
         """One object a rule and connection."""
         groups = list(self._groups())
-        pairs = _ends(self._tracker, (case for group in groups for case in group.cases))
+        pairs = ends_of(self._tracker, (case for group in groups for case in group.cases))
         for group in groups:
             for case in group.cases:
                 event, pair = case.event, pairs.get(case.event.conn)
@@ -111,7 +116,7 @@ class Findings(OfStore):
                         "a": event.a,
                         "b": event.b,
                         "most": case.most,
-                        "message": _said(case, pairs, numeric=False),
+                        "message": said(case, pairs, numeric=False),
                     },
                 )
 
@@ -130,15 +135,15 @@ class Overdue:
         keys = [(case.event.mark, case.event.conn, case.event.time_ns) for case in cases]
         fresh = [case for case, key in zip(cases, keys, strict=True) if key not in self._told]
         self._told = set(keys)  # those that wait no more are forgotten
-        pairs = _ends(self._tracker, fresh) if fresh else {}
+        pairs = ends_of(self._tracker, fresh) if fresh else {}
         for case in fresh:
             if self._selection is None or case.event.conn in self._selection:
-                said = _said(case, pairs, numeric)
+                text = said(case, pairs, numeric)
                 wrong = case.rule.severity >= Severity.WARN
-                yield f"#{case.event.conn} " + (f"! {said}" if wrong else f"[{said}]")
+                yield f"#{case.event.conn} " + (f"! {text}" if wrong else f"[{text}]")
 
 
-def _ends(tracker: Tracker, cases: Iterable[Case]) -> _Ends:
+def ends_of(tracker: Tracker, cases: Iterable[Case]) -> Ends:
     """Initiator and acceptor of each connection that is still known."""
     store = tracker.store
     rows = store.connections[: store.used]
@@ -165,13 +170,14 @@ def _title(groups: list[Group]) -> str:
     return f"{counted(len(groups), 'finding')} ({', '.join(listed)}){where}"
 
 
-def _how_often(group: Group) -> str:
+def how_often(group: Group) -> str:
+    """How many times a rule held, in how many connections."""
     conns = sum(1 for case in group.cases if case.event.conn)
     times = counted(group.times, "time")
     return f"{times} in {counted(conns, 'connection')}" if conns else times
 
 
-def _said(case: Case, pairs: _Ends, numeric: bool) -> str:
+def said(case: Case, pairs: Ends, numeric: bool) -> str:
     """The sentence of a case, with how often and how bad it got."""
     pair = pairs.get(case.event.conn)
     names = UNKNOWN_ENDS

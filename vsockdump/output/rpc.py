@@ -29,7 +29,7 @@ _LONGEST_NAME: Final = 80
 _OTHERS: Final = ("", "(other methods)")  # what is beyond _MOST_METHODS
 _PERCENTILES: Final = (50, 95, 99)
 
-_COLUMNS: Final = (
+COLUMNS: Final = (
     ColumnSpec("protocol", False),
     ColumnSpec("method", False),
     ColumnSpec("calls"),
@@ -177,8 +177,8 @@ class Rpc(_OfCalls):
         ]
         return sorted(rows, key=lambda row: (-row[1].calls - row[2], row[0]))
 
-    def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
-        """A table; times in seconds."""
+    def table(self) -> Table:
+        """One method a row; times in seconds."""
         found = self._rows()
         rows = [
             (
@@ -194,7 +194,11 @@ class Rpc(_OfCalls):
         ]
         calls = sum(tally.calls + unanswered for _key, tally, unanswered in found)
         title = f"{counted(calls, 'call')} of {counted(len(found), 'method')}; times in seconds"
-        yield from render(Table(title, _COLUMNS, rows, self._notes()), colour)
+        return Table(title, COLUMNS, rows, self._notes())
+
+    def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
+        """The table."""
+        yield from render(self.table(), colour)
 
     def json_lines(self) -> Iterator[str]:
         """One object a method; times in nanoseconds."""

@@ -410,7 +410,7 @@ def _stalls(flow: FlowRow) -> int:
     return flow.stalls + int(flow.stalled_since != NO_TIME)
 
 
-_ENDPOINT_COLUMNS: Final = (
+ENDPOINT_COLUMNS: Final = (
     ColumnSpec("endpoint", False),
     ColumnSpec("packets sent"),
     ColumnSpec("bytes sent"),
@@ -460,11 +460,14 @@ class Endpoints(OfStore):
             totals.items(), key=lambda item: (-item[1][1] - item[1][3], -item[1][0], item[0])
         )
 
-    def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
-        """A table, one endpoint a row."""
+    def table(self, numeric: bool) -> Table:
+        """One endpoint a row."""
         rows = [(shown(endpoint, numeric), *map(str, total)) for endpoint, total in self._totals()]
-        title = counted(len(rows), "endpoint")
-        yield from render(Table(title, _ENDPOINT_COLUMNS, rows, self._notes()), colour)
+        return Table(counted(len(rows), "endpoint"), ENDPOINT_COLUMNS, rows, self._notes())
+
+    def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
+        """The table."""
+        yield from render(self.table(numeric), colour)
 
     def json_lines(self) -> Iterator[str]:
         """One object an endpoint."""

@@ -80,6 +80,12 @@ class CreditWindows:
         free, flight, buffer, shift, start = self.arrays
         return int(start[flow]), 1 << int(shift[flow]), buffer[flow], flight[flow], free[flow]
 
+    def copy(self, connections: int):
+        """(free, in flight, buffer) of the flows of so many connections, as copies."""
+        used = min(2 * connections, self.flows)
+        free, flight, buffer = (array[:used].copy() for array in self.arrays[:3])
+        return free, flight, buffer
+
     def add(self, rows, tracked, connections: int) -> None:
         """Take a tracked batch; `connections` is how many there have been by its end."""
         wanted = 2 * min(connections, CONNECTIONS)

@@ -4,22 +4,29 @@ Rules for editors: panes draw, the model knows, here it is only wired.  Nothing 
 takes time runs in a thread of the model's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import ClassVar, Final
 
+from textual import work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer, Input, Static
 
+from vsockdump.capture.errors import CaptureError
 from vsockdump.tui.filter_bar import FilterBar
 from vsockdump.tui.help import Help
+from vsockdump.tui.keys import bind
+from vsockdump.tui.looks import HIGH_CONTRAST, style_sheet
 from vsockdump.tui.model.completion import check
+from vsockdump.tui.model.settings import Settings
 from vsockdump.tui.packets import PacketsPane
-from vsockdump.tui.pane import FilterBy, GoTo, Pane, Picked
+from vsockdump.tui.pane import FilterBy, GoTo, OpenPane, Pane, Picked
 from vsockdump.tui.panes import PANES
+from vsockdump.tui.prompt import Prompt
+from vsockdump.tui.saving import ask_to_export, ask_to_save, copy
 from vsockdump.tui.session import Session
 from vsockdump.tui.status import Status
 
@@ -55,7 +62,7 @@ class MainScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """From top to bottom."""
         self.tabs = Tabs(markup=False)
-        self.bar = FilterBar(self._filter_text)
+        self.bar = FilterBar(self._filter_text, self.session.history)
         self.status = Status(self.session)
         yield self.tabs
         yield self.bar
@@ -135,6 +142,18 @@ class MainScreen(Screen[None]):
         """The filter before, or after."""
         self.bar.older(by)
 
+    def action_save(self, marked: bool) -> None:
+        """Save packets."""
+        ask_to_save(self.app, self.session, marked)
+
+    def action_export(self) -> None:
+        """Write what the pane shows."""
+        ask_to_export(self.app, self.pane)
+
+    def action_copy(self, as_filter: bool) -> None:
+        """Copy what the cursor is on."""
+        copy(self.app, self.pane.copied(as_filter))
+
     def action_leave_filter(self) -> None:
         """Leave the filter as it was."""
         self.bar.leave()
@@ -153,6 +172,11 @@ class MainScreen(Screen[None]):
         self.show("packets")
         self.query_one(PacketsPane).go_to(message.number)
 
+    def on_open_pane(self, message: OpenPane) -> None:
+        """A pane wants another to be shown."""
+        if message.pane in PANES:
+            self.show(message.pane)
+
     def on_picked(self, message: Picked) -> None:
         """The cursor is on another packet."""
         for pane in self.query(Pane):
@@ -169,24 +193,44 @@ class VsockApp(App[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         # With priority, so that the keys typed behind it go to the bar: see check_action.
-        Binding("slash", "main('filter')", "Filter", key_display="/", priority=True),
-        Binding("p", "pause", "Pause", show=True),
-        Binding("S", "stop", "Stop the capture", show=False),
-        Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("q", "quit", "Quit"),
+        bind("slash", "main('filter')", "Filter", display="/", priority=True),
+        bind("p", "pause", "Pause", show=True),
+        bind("R", "restart", "Start the capture anew", show=False),
+        bind("I", "switch", "Capture another interface", show=False),
+        bind("S", "stop", "Stop the capture", show=False),
+        bind("w", "screen.save(False)", "Save what is shown", show=False),
+        bind("W", "screen.save(True)", "Save what is marked", show=False),
+        bind("e", "screen.export", "Write the pane to a file", show=False),
+        bind("y", "screen.copy(False)", "Copy", show=False),
+        bind("Y", "screen.copy(True)", "Copy as a filter", show=False),
+        bind("question_mark", "help", "Help", display="?"),
+        bind("q", "quit", "Quit"),
         Binding("ctrl+c", "quit", "Quit", show=False, priority=True),
-        Binding("colon", "command_palette", "Commands", show=False, key_display=":"),
+        bind("colon", "command_palette", "Commands", show=False, display=":"),
         *(
-            Binding(str(number), f"pane('{name}')", pane.title, show=False)
+            bind(str(number), f"pane('{name}')", pane.title, show=False)
             for number, (name, pane) in enumerate(PANES.items(), 1)
         ),
     ]
 
-    def __init__(self, session: Session, filter_text: str = "", greeting: str = "") -> None:
+    def __init__(
+        self,
+        session: Session,
+        filter_text: str = "",
+        greeting: str = "",
+        settings: Settings | None = None,
+        anew: Callable[[str | None], Session] | None = None,
+    ) -> None:
         super().__init__()
+        settings = settings or Settings()
+        self.register_theme(HIGH_CONTRAST)
+        self.theme = settings.theme or self.theme
+        self.stylesheet.add_source(style_sheet(settings.colours), ("settings", "colours"))
+        self.set_keymap(dict(settings.keys))
         self.main = MainScreen(session, filter_text)
         self.session = session
         self._greeting = greeting
+        self._anew = anew
 
     def on_mount(self) -> None:
         """The screen, and what is to be said at the beginning."""
@@ -195,9 +239,10 @@ class VsockApp(App[None]):
             self.notify(self._greeting, markup=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Where text is typed, or over the main screen, a slash is a slash."""
+        """Where text is typed, over the main screen, or in some panes, a slash is a slash."""
         if action == "main":
-            return self.screen is self.main and not isinstance(self.focused, Input)
+            typing = isinstance(self.focused, Input)
+            return self.screen is self.main and not typing and not self.main.pane.takes_slash
         return super().check_action(action, parameters)
 
     def action_main(self, action: str) -> None:
@@ -217,6 +262,47 @@ class VsockApp(App[None]):
         """End the capture; its packets stay."""
         self.session.capture.stop()
 
+    def action_restart(self) -> None:
+        """Begin anew: the packets so far are gone."""
+        if self._anew is None:
+            self.notify("What comes over stdin comes once.", severity="warning")
+        else:
+            self._restart(None)
+
+    def action_switch(self) -> None:
+        """Ask for another interface to capture."""
+        if self._anew is None or self.session.capture.source.format:
+            self.notify("Only a live capture can go to another interface.", severity="warning")
+        else:
+            self.push_screen(Prompt("Capture the interface"), self._switch)
+
+    def _switch(self, name: str | None) -> None:
+        if name and name.strip():
+            self._restart(name.strip())
+
+    @work(thread=True, exclusive=True, group="restart")
+    def _restart(self, interface: str | None) -> None:
+        """In a thread: the old capture must come to its end, and the new one be opened."""
+        assert self._anew is not None
+        try:
+            session = self._anew(interface)
+        except CaptureError as error:
+            self.call_from_thread(self.notify, str(error), severity="error", markup=False)
+            return
+        # mypy cannot tell what the coroutine gives from the union that is asked for.
+        before: Session = self.call_from_thread(self._take, session)  # type: ignore[arg-type]
+        before.close()
+        before.capture.source.close()
+
+    async def _take(self, session: Session) -> Session:
+        """Look at another session as at the one before; this one, that nobody looks at then."""
+        before, self.session = self.session, session
+        session.columns, session.times = before.columns, before.times
+        session.numeric = before.numeric
+        self.main = MainScreen(session, str(before.filter or ""))
+        await self.switch_screen(self.main)
+        return before
+
     def action_help(self) -> None:
         """The keys that work here."""
         bindings = [active for active in self.screen.active_bindings.values() if active.enabled]
@@ -227,5 +313,15 @@ class VsockApp(App[None]):
         yield from super().get_system_commands(screen)
         for name, pane in PANES.items():
             yield SystemCommand(pane.title, "show this pane", partial(self.main.show, name))
+        for title, meaning, run in (
+            ("Start the capture anew", "the packets so far are gone", self.action_restart),
+            ("Capture another interface", "in place of this one", self.action_switch),
+            ("Save what is shown", "as pcapng or pcap", partial(self.main.action_save, False)),
+            ("Save what is marked", "as pcapng or pcap", partial(self.main.action_save, True)),
+            ("Write the pane to a file", "as text or JSON", self.main.action_export),
+            ("Copy", "what the cursor is on", partial(self.main.action_copy, False)),
+            ("Copy as a filter", "what the cursor is on", partial(self.main.action_copy, True)),
+        ):
+            yield SystemCommand(title, meaning, run)
         for command in self.main.pane.commands():
             yield SystemCommand(*command)

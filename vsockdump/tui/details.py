@@ -3,15 +3,16 @@
 from typing import ClassVar, Final
 
 from rich.text import Text
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.message import Message
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model.details import Node, node_at
 
 # Branches that are open until the user closes them.
-_OPEN: Final = ("Virtio", "Payload", "Connection")
+_OPEN: Final = ("Virtio", "Payload", "Message", "Connection")
 
 
 class DetailsTree(Tree[Node]):
@@ -22,12 +23,12 @@ class DetailsTree(Tree[Node]):
         scrollbar-size: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "cursor_down", "Down", show=False),
-        Binding("k", "cursor_up", "Up", show=False),
-        Binding("l,right", "open", "Open the branch", show=False),
-        Binding("h,left", "shut", "Close the branch", show=False),
-        Binding("g", "scroll_home", "First line", show=False),
-        Binding("G", "scroll_end", "Last line", show=False),
+        bind("j", "cursor_down", "Down", show=False),
+        bind("k", "cursor_up", "Up", show=False),
+        bind("l,right", "open", "Open the branch", show=False),
+        bind("h,left", "shut", "Close the branch", show=False),
+        bind("g", "scroll_home", "First line", show=False),
+        bind("G", "scroll_end", "Last line", show=False),
     ]
 
     class Field(Message):
@@ -60,6 +61,25 @@ class DetailsTree(Tree[Node]):
                 self._add(branch, node.children)
             else:
                 parent.add_leaf(_label(node), node)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """What is shown."""
+        return self._shown_nodes
+
+    def select(self, wanted: Node) -> None:
+        """Go to a node, its branch being opened."""
+        branches = [self.root]
+        while branches:
+            branch = branches.pop()
+            if branch.data is wanted:
+                parent = branch.parent
+                while parent is not None:
+                    parent.expand()
+                    parent = parent.parent
+                self.call_after_refresh(self.move_cursor, branch)
+                return
+            branches += branch.children
 
     def select_byte(self, at: int) -> Node | None:
         """Go to the innermost node of a byte, without a message; the node."""

@@ -3,30 +3,30 @@
 Under it stands what is wrong, with a caret under the place, or else the words that may follow.
 """
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
 from vsockdump.filters.errors import FilterError
 from vsockdump.filters.filter import Filter
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model.completion import Completion, check, complete
-
-_KEPT: Final = 100  # filters in the history
+from vsockdump.tui.model.history import History
 
 
 class _Entry(Input):
     """The line itself; what its keys do is the bar's matter."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "screen.complete_filter", "Complete"),
-        Binding("up", "screen.filter_before(-1)", "Filter before", show=False),
-        Binding("down", "screen.filter_before(1)", "Filter after", show=False),
-        Binding("escape", "screen.leave_filter", "Back"),
+        bind("tab", "screen.complete_filter", "Complete"),
+        bind("up", "screen.filter_before(-1)", "Filter before", show=False),
+        bind("down", "screen.filter_before(1)", "Filter after", show=False),
+        bind("escape", "screen.leave_filter", "Back"),
     ]
 
 
@@ -51,10 +51,10 @@ class FilterBar(Vertical):
     class Left(Message):
         """The user went back to the packets."""
 
-    def __init__(self, text: str = "") -> None:
+    def __init__(self, text: str = "", history: History | None = None) -> None:
         super().__init__()
         self._applied = text
-        self._history: list[str] = [text] if text else []
+        self._history = history or History()
         self._at = 0  # in the history, counted from its end; 0: what is being typed
         self._completion = Completion(0, ())
 
@@ -110,9 +110,10 @@ class FilterBar(Vertical):
     def older(self, by: int) -> None:
         """Another filter of the history: -1 the one before, 1 the one after."""
         at = self._at - by
-        if 0 <= at <= len(self._history):
+        filters = self._history.filters
+        if 0 <= at <= len(filters):
             self._at = at
-            self.entry.value = self._history[-at] if at else ""
+            self.entry.value = filters[-at] if at else ""
             self.entry.cursor_position = len(self.entry.value)
 
     # --- done --------------------------------------------------------------------------------
@@ -131,8 +132,12 @@ class FilterBar(Vertical):
         """Show this filter as the one in use."""
         self._applied = self.entry.value = text
         self._at = 0
-        if text and text not in self._history[-1:]:
-            self._history = [*self._history, text][-_KEPT:]
+        try:
+            self._history.add(text)
+        except OSError as error:
+            self._history.path = None  # said once
+            said = f"Filters are not kept for the next time: {error.strerror}."
+            self.app.notify(said, severity="warning", markup=False)
 
     def leave(self) -> None:
         """Back to the filter in use."""

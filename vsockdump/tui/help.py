@@ -5,10 +5,12 @@ from typing import ClassVar
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import ActiveBinding, Binding, BindingType
+from textual.binding import ActiveBinding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
+
+from vsockdump.tui.keys import bind
 
 
 class Help(ModalScreen[None]):
@@ -21,9 +23,9 @@ class Help(ModalScreen[None]):
     Help Static { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,q", "dismiss(None)", "Back"),
-        Binding("j", "scroll(1)", "Down", show=False),
-        Binding("k", "scroll(-1)", "Up", show=False),
+        bind("escape,question_mark,q", "dismiss(None)", "Back"),
+        bind("j", "scroll(1)", "Down", show=False),
+        bind("k", "scroll(-1)", "Up", show=False),
     ]
 
     def __init__(self, bindings: list[ActiveBinding], title: str) -> None:

@@ -5,12 +5,13 @@ from typing import ClassVar, Final
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model.hexdump import hex_row, row_count
 
 _OFFSET: Final = 6  # characters of the offset and what follows it
@@ -31,14 +32,14 @@ class HexView(ScrollView, can_focus=True):
         color: $block-cursor-foreground; text-style: bold; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(0, -1)", "Up", show=False),
-        Binding("down,j", "move(0, 1)", "Down", show=False),
-        Binding("left,h", "move(-1, 0)", "Left", show=False),
-        Binding("right,l", "move(1, 0)", "Right", show=False),
-        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False),
-        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False),
-        Binding("home,g", "end(0)", "First byte", show=False),
-        Binding("end,G", "end(1)", "Last byte", show=False),
+        bind("up,k", "move(0, -1)", "Up", show=False),
+        bind("down,j", "move(0, 1)", "Down", show=False),
+        bind("left,h", "move(-1, 0)", "Left", show=False),
+        bind("right,l", "move(1, 0)", "Right", show=False),
+        bind("pageup,ctrl+b", "page(-1)", "Page up", show=False),
+        bind("pagedown,ctrl+f", "page(1)", "Page down", show=False),
+        bind("home,g", "end(0)", "First byte", show=False),
+        bind("end,G", "end(1)", "Last byte", show=False),
     ]
 
     class Byte(Message):
@@ -53,6 +54,12 @@ class HexView(ScrollView, can_focus=True):
         self.data = b""
         self.cursor = 0
         self._field = range(0)
+
+    @property
+    def chosen(self) -> bytes:
+        """The bytes of the field, or the one under the cursor."""
+        field = self._field or range(self.cursor, self.cursor + 1)
+        return self.data[field.start : field.stop]
 
     @property
     def width(self) -> int:
@@ -96,6 +103,11 @@ class HexView(ScrollView, can_focus=True):
             self._see()
             self.refresh()
             self.post_message(self.Byte(self.cursor))
+
+    def go(self, found: range) -> None:
+        """To these bytes, highlighted."""
+        self._go(found.start)
+        self.call_after_refresh(self.highlight, found.start, len(found), False)
 
     def action_move(self, across: int, down: int) -> None:
         """Some bytes on."""

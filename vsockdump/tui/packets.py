@@ -5,59 +5,55 @@ in one go whenever other packets come into sight.  Textual's DataTable is not us
 holds a row for every packet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from rich.segment import Segment
 from rich.style import Style
-from textual import events, work
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.geometry import Size
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.worker import get_current_worker
 
 from vsockdump.capture.errors import CaptureError
+from vsockdump.columns import tracked
 from vsockdump.filters.filter import Filter
+from vsockdump.output.escaped import on_line
+from vsockdump.output.fields_text import json_lines
+from vsockdump.output.text import TextOptions, TextView
 from vsockdump.tui.details import DetailsTree
 from vsockdump.tui.hex import HexView
+from vsockdump.tui.keys import bind
 from vsockdump.tui.model.columns import COLOUR_RULES, COLUMNS, TIME_FORMATS, Line, colour_rule
-from vsockdump.tui.model.details import details, packet_bytes
+from vsockdump.tui.model.details import Node, details, packet_bytes
 from vsockdump.tui.model.goto import GotoError, place_of
-from vsockdump.tui.model.passes import find
+from vsockdump.tui.model.passes import Listing, find
+from vsockdump.tui.model.saving import printed
+from vsockdump.tui.model.wording import bytes_filter, field_filter
 from vsockdump.tui.pane import Command, FilterBy, Pane, Picked
 from vsockdump.tui.prompt import Prompt
+from vsockdump.tui.rows import RowList
+from vsockdump.tui.searching import Search
 from vsockdump.tui.session import Session
 
 _FINDING: Final = "finding note or finding warn or finding error"
-_WIDEST: Final = 28  # characters of a column but the last
 _LAST: Final = 60
 _REST_S: Final = 0.03  # how long the cursor rests before details are made
 
 
-class PacketList(ScrollView, can_focus=True):
+class PacketList(RowList):
     """The lines of the packets that are listed; the first line of the screen is the head.
 
     `cursor` is a place in the listing; `following`: it stays at the end as packets come.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "packets--head",
-        "packets--cursor",
         "packets--marked",
         *(f"packets--{rule}" for rule in COLOUR_RULES),
     }
     DEFAULT_CSS = """
-    PacketList {
-        height: 1fr;
-        scrollbar-size: 0 1;
-    }
-    PacketList > .packets--head { text-style: bold; background: $panel; color: $foreground; }
-    PacketList > .packets--cursor { text-style: bold; background: $block-cursor-background;
-        color: $block-cursor-foreground; }
     PacketList > .packets--marked { text-style: bold; color: $accent; }
     PacketList > .packets--error { color: $text-error; text-style: bold; }
     PacketList > .packets--warn { color: $text-warning; }
@@ -68,24 +64,16 @@ class PacketList(ScrollView, can_focus=True):
     PacketList > .packets--foreign { color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False),
-        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False),
-        Binding("ctrl+u", "page(-0.5)", "Half a page up", show=False),
-        Binding("ctrl+d", "page(0.5)", "Half a page down", show=False),
-        Binding("home,g", "end(0)", "First packet", show=False),
-        Binding("end,G", "end(1)", "Last packet, and follow the end", show=False),
-        Binding("left,h", "shift(-8)", "Scroll left", show=False),
-        Binding("right,l", "shift(8)", "Scroll right", show=False),
+        bind("home,g", "end(0)", "First packet", show=False),
+        bind("end,G", "end(1)", "Last packet, and follow the end", show=False),
     ]
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self.cursor = 0
         self.following = session.snapshot.live
-        self._count = 0
+        self._listing = session.listing
+        self._late = 0  # messages that came last of all, with packets that are shown
         self._sought = 0  # the packet to stand at once the listing has come so far
         self._generation = 0  # of what the lines are made from
         self._shown: tuple[int, int, int] | None = None  # first place, count, generation
@@ -106,90 +94,79 @@ class PacketList(ScrollView, can_focus=True):
         """Another listing: stand at this packet or where it would be."""
         self._generation += 1
         self._sought = number
-        self._count = -1
+        self.count = -1
         self.grow()
 
     def grow(self) -> None:
         """Take notice of packets that have come; what has not changed is not drawn again."""
         listing = self.session.listing
         count = len(listing)
+        if listing is not self._listing:
+            self._listing, self.count = listing, -1
+        if self._late != self.session.capture.messages.late:
+            self._late = self.session.capture.messages.late
+            self._generation += 1
+            self.refresh()
         if self._sought and (listing.done >= self._sought or listing.place(self._sought) < count):
-            self._count, self.cursor, self._sought = count, listing.place(self._sought), 0
+            self.count, self.cursor, self._sought = count, listing.place(self._sought), 0
             self.session.current = 0
-        elif count == self._count:
+        elif count == self.count:
             return
-        self._count = count
-        self.virtual_size = Size(sum(self._widths) + len(self._widths) + _LAST, count + 1)
-        self.refresh()
+        self.resize_to(count, sum(self._widths) + len(self._widths) + _LAST)
         if self.following:
-            self.show(count - 1)
+            self.show(count - 1, near=True)
         elif not self.session.current:
             self.show(self.cursor)
 
     # --- moving ------------------------------------------------------------------------------
 
-    def show(self, place: int) -> None:
-        """Set the cursor there, and let it be seen."""
-        if not self._count:
-            return
-        self.cursor = max(min(place, self._count - 1), 0)
-        rows = max(self.scrollable_content_region.height - 1, 1)
-        top = round(self.scroll_y)
-        if not top <= self.cursor < top + rows:
-            near = self.cursor - rows + 1 if self.cursor >= top + rows else self.cursor
-            far = abs(self.cursor - top) > 2 * rows and not self.following
-            self.scroll_to(y=self.cursor - rows // 2 if far else near, animate=False, force=True)
+    def moved(self) -> None:
+        """Tell which packet it is now."""
         number = int(self.session.listing.numbers(self.cursor, 1)[0])
         if number != self.session.current:
             self.session.current = number
             self.post_message(Picked(number))
-        self.refresh()
 
     def action_move(self, by: int) -> None:
         """Some lines up or down."""
         self.following = False
-        self.show(self.cursor + by)
-
-    def action_page(self, by: float) -> None:
-        """Some screens up or down."""
-        self.action_move(round(by * max(self.size.height - 2, 1)))
+        super().action_move(by)
 
     def action_end(self, last: int) -> None:
         """To the first packet, or to the last and on with the end as it moves."""
         self.following = bool(last) and not self.session.snapshot.ended
-        self.show(self._count - 1 if last else 0)
-
-    def action_shift(self, by: int) -> None:
-        """Show columns further to the left or right."""
-        self.scroll_to(x=max(self.scroll_x + by, 0), animate=False, force=True)
-
-    def on_click(self, event: events.Click) -> None:
-        """The cursor goes to the line."""
-        if event.y > 0:
-            self.following = False
-            self.show(round(self.scroll_y) + event.y - 1)
+        super().action_end(last)
 
     def on_mouse_scroll_up(self) -> None:
         """Who looks back does not want to be taken to the end."""
         self.following = False
 
+    @property
+    def text(self) -> str:
+        """The line under the cursor, "" where it is not on the screen."""
+        at = self.cursor - round(self.scroll_y)
+        line = self._lines[at] if 0 <= at < len(self._lines) else None
+        return "" if line is None else "  ".join(filter(None, line.cells))
+
     # --- drawing -----------------------------------------------------------------------------
 
-    def render_line(self, y: int) -> Strip:
-        """The head, or a packet."""
-        if y == 0:
-            self._decode()
-            return self._strip(self._head(), self._style("head"))
-        at = y - 1
+    def head(self) -> str:
+        """The titles of the columns."""
+        self._decode()
+        return self._joined([column.title for column in self._columns])
+
+    def row(self, place: int) -> Strip:
+        """A packet."""
+        at = place - round(self.scroll_y)
         if at >= len(self._lines):
             return Strip.blank(self.size.width, self.rich_style)
         line = self._lines[at]
-        return self._strip(self._text(line), self._line_style(line, round(self.scroll_y) + at))
+        return self.line(self._joined(list(line.cells)), self._line_style(line, place))
 
     def _decode(self) -> None:
         """Have the lines that are on the screen."""
         first = round(self.scroll_y)
-        count = max(min(self.size.height - 1, self._count - first), 0)
+        count = max(min(self.size.height - 1, self.count - first), 0)
         shown = first, count, self._generation
         if shown == self._shown:
             return
@@ -209,13 +186,7 @@ class PacketList(ScrollView, can_focus=True):
         for line in self._lines:
             for index, cell in enumerate(line.cells[:-1]):
                 if len(cell) > self._widths[index]:
-                    self._widths[index] = min(len(cell), _WIDEST)
-
-    def _head(self) -> str:
-        return self._joined([column.title for column in self._columns])
-
-    def _text(self, line: Line) -> str:
-        return self._joined(list(line.cells))
+                    self._widths[index] = min(len(cell), self._columns[index].most)
 
     def _joined(self, cells: list[str]) -> str:
         parts = []
@@ -224,26 +195,16 @@ class PacketList(ScrollView, can_focus=True):
             parts.append(text.rjust(width) if column.right else text.ljust(width))
         return " ".join([*parts, cells[-1]])
 
-    def _style(self, part: str) -> Style:
-        return self.get_component_rich_style(f"packets--{part}")
-
     def _line_style(self, line: Line, place: int) -> Style:
         rule = colour_rule(line)
-        style = self.rich_style + self._style(rule) if rule else self.rich_style
-        if line.number in self.session.marked:
-            style += self._style("marked")
-        return style + self._style("cursor") if place == self.cursor else style
-
-    def _strip(self, text: str, style: Style) -> Strip:
-        left, width = round(self.scroll_x), self.scrollable_content_region.width
-        shown = f" {text}"[left : left + width + 1]
-        if len(shown) > width:
-            shown = shown[: width - 1] + "…"  # a number that is cut off is another number
-        return Strip([Segment(shown, style)], len(shown)).extend_cell_length(width, style)
+        style = self.rich_style + self.part(f"packets--{rule}") if rule else self.rich_style
+        if line.number in self.session.marked or line.number in self.session.comments:
+            style += self.part("packets--marked")
+        return style + self.part("rows--cursor") if place == self.cursor else style
 
 
 def _key(key: str, display: str, action: str, description: str, show: bool = False) -> Binding:
-    return Binding(key, action, description, show, display)
+    return bind(key, action, description, show, display)
 
 
 class PacketsPane(Pane):
@@ -255,18 +216,23 @@ class PacketsPane(Pane):
     PacketsPane.-whole > Horizontal { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "details", "Details"),
+        bind("enter", "details", "Details"),
         _key("right_square_bracket", "]", "next('finding', True)", "Next finding", True),
         _key("left_square_bracket", "[", "next('finding', False)", "Finding before"),
         _key("right_curly_bracket", "}", "next('conn', True)", "Next packet of the connection"),
         _key("left_curly_bracket", "{", "next('conn', False)", "The one before in the connection"),
-        Binding("o", "go_to", "Go to"),
-        Binding("c", "connection", "Only this connection", show=False),
-        Binding("m", "mark", "Mark"),
-        Binding("t", "times", "Time format", show=False),
-        Binding("n", "names", "Addresses as names or numbers", show=False),
-        Binding("F", "follow", "Follow the end", show=False),
-        Binding("z", "whole", "List only, or list and packet", show=False),
+        bind("o", "go_to", "Go to"),
+        bind("c", "connection", "Only this connection", show=False),
+        bind("m", "mark", "Mark"),
+        bind("t", "times", "Time format", show=False),
+        bind("a", "names", "Addresses as names or numbers", show=False),
+        bind("C", "comment", "Comment on the packet", show=False),
+        bind("f", "find", "Find"),
+        bind("n", "again(True)", "Next found", show=False),
+        bind("N", "again(False)", "Found before", show=False),
+        bind("i", "by_field", "Only packets with the field's value", show=False),
+        bind("F", "follow", "Follow the end", show=False),
+        bind("z", "whole", "List only, or list and packet", show=False),
     ]
 
     def compose(self) -> ComposeResult:
@@ -274,6 +240,7 @@ class PacketsPane(Pane):
         self.list = PacketList(self.session)
         self.fields = DetailsTree()
         self.hex = HexView()
+        self.finder = Search(self)
         yield self.list
         with Horizontal():
             yield self.fields
@@ -298,21 +265,56 @@ class PacketsPane(Pane):
             return
         try:
             batch = self.session.again.packet(number)
-            self.fields.show(details(self.session.capture, batch))
+            self.session.conn = int(tracked(batch)["conn"][0]) or self.session.conn
+            self.fields.show((*self._comments(number), *details(self.session.capture, batch)))
             self.hex.show(packet_bytes(batch))
+            self.finder.arrived()
         except CaptureError as error:
             self.app.notify(str(error), severity="error", markup=False)
+
+    def _comments(self, number: int) -> Iterator[Node]:
+        """What the user wrote of the packet."""
+        if number in self.session.comments:
+            yield Node("Your comment", on_line(self.session.comments[number]))
 
     def go_to(self, number: int) -> None:
         """Show this packet, or the next that is listed."""
         self.list.following = False
         self.list.show(self.session.listing.place(number))
 
+    def export(self, as_json: bool, going: Callable[[], bool]) -> Iterator[bytes]:
+        """The packets listed, as packet lines or JSON."""
+        session = self.session
+        options = TextOptions(session.times, number=True, numeric=session.numeric, apps=True)
+        write = json_lines().write if as_json else TextView(options).write
+        return printed(session.capture, session.parts(marked=False), write, going)
+
+    def copied(self, as_filter: bool) -> str:
+        """Bytes, a field or a line, by where the focus is."""
+        if self.hex.has_focus:
+            data = self.hex.chosen
+            return bytes_filter(data) if as_filter and data else data.hex(" ")
+        if self.fields.has_focus:
+            node = self.fields.cursor_node
+            if node is None or node.data is None:
+                return ""
+            return field_filter(node.data) if as_filter else node.data.value or node.data.label
+        if as_filter:
+            conn = self._conn()
+            return f"conn {conn}" if conn else f"frame.number == {self.session.current}"
+        return self.list.text
+
     def commands(self) -> Iterator[Command]:
         """Every time format by its name."""
         for times, meaning in TIME_FORMATS.items():
             run = partial(self._set_times, times)
             yield Command(f"Time: {meaning}", "how the list shows times", run)
+        for name, column in COLUMNS.items():
+            shown = "hide" if name in self.session.columns else "show"
+            run = partial(self._turn, name)
+            yield Command(f"Column {column.title}: {shown}", "a column of the list", run)
+        names = partial(self.action_names)
+        yield Command("Addresses as names or numbers", "how the list shows addresses", names)
 
     # --- keys --------------------------------------------------------------------------------
 
@@ -337,6 +339,29 @@ class PacketsPane(Pane):
             self.session.mark(self.session.current)
             self.list.refresh()
 
+    def action_comment(self) -> None:
+        """Ask for a comment on the packet."""
+        number = self.session.current
+        if number:
+            before = self.session.comments.get(number, "")
+            prompt = Prompt(f"Comment on packet {number}, saved with it in pcapng", before)
+            self.app.push_screen(prompt, partial(self._comment, number))
+
+    def _comment(self, number: int, text: str | None) -> None:
+        if text is not None:
+            self.session.comment(number, text.strip())
+            self.list.refresh()
+            self._look_at(self.session.current)
+
+    def action_by_field(self) -> None:
+        """List only packets with the field's value."""
+        node = self.fields.cursor_node
+        text = field_filter(node.data) if node is not None and node.data is not None else ""
+        if text:
+            self.post_message(FilterBy(text))
+        else:
+            self.app.notify("There is no filter for it.", severity="warning", timeout=2)
+
     def action_names(self) -> None:
         """Change how addresses are written."""
         self.session.numeric = not self.session.numeric
@@ -351,6 +376,13 @@ class PacketsPane(Pane):
         self.session.times = times
         self.list.restyle()
         self.app.notify(f"Time: {TIME_FORMATS[times]}", timeout=2)
+
+    def _turn(self, name: str) -> None:
+        """Show a column, in its usual place, or hide it; the last one stays."""
+        shown = {*self.session.columns} ^ {name}
+        if shown:
+            self.session.columns = tuple(column for column in COLUMNS if column in shown)
+            self.list.restyle()
 
     def action_connection(self) -> None:
         """List only the packet's connection."""
@@ -383,20 +415,27 @@ class PacketsPane(Pane):
     def action_next(self, what: str, forward: bool) -> None:
         """The next packet with a finding, or of the same connection."""
         text = _FINDING if what == "finding" else f"conn {self._conn()}"
-        self._search(Filter.of(text), forward)
+        wanted, capture, place = Filter.of(text), self.session.capture, self.list.cursor
+        self.search(lambda listing, going: find(capture, listing, wanted, place, forward, going))
+
+    def action_find(self) -> None:
+        """Ask what to search for, in what has the focus."""
+        self.finder.ask()
+
+    def action_again(self, forward: bool) -> None:
+        """The next place of what is searched for, or the one before."""
+        self.finder.next(forward)
 
     @work(thread=True, exclusive=True, group="search")
-    def _search(self, wanted: Filter, forward: bool) -> None:
+    def search(self, look: Callable[[Listing, Callable[[], bool]], int | None]) -> None:
+        """Go to the place that `look` gives, in a thread; a later search ends it."""
         worker = get_current_worker()
         listing = self.session.listing
-        place = find(
-            self.session.capture,
-            listing,
-            wanted,
-            self.list.cursor,
-            forward,
-            lambda: not worker.is_cancelled,
-        )
+        try:
+            place = look(listing, lambda: not worker.is_cancelled)
+        except CaptureError as error:
+            self.app.call_from_thread(self.app.notify, str(error), severity="error", markup=False)
+            return
         if not worker.is_cancelled:
             self.app.call_from_thread(self._found, listing, place)
 

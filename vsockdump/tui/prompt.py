@@ -3,9 +3,12 @@
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
+from textual.markup import escape
 from textual.screen import ModalScreen
 from textual.widgets import Input
+
+from vsockdump.tui.keys import bind
 
 
 class Prompt(ModalScreen[str | None]):
@@ -15,7 +18,7 @@ class Prompt(ModalScreen[str | None]):
     Prompt { align: center bottom; background: $background 40%; }
     Prompt > Input { width: 100%; height: 3; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [bind("escape", "dismiss(None)", "Back")]
 
     def __init__(self, question: str, value: str = "") -> None:
         super().__init__()
@@ -25,7 +28,7 @@ class Prompt(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         """The line."""
         entry = Input(self._value, placeholder=self._question)
-        entry.border_title = self._question
+        entry.border_title = escape(self._question)
         yield entry
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

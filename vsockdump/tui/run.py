@@ -8,16 +8,23 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from vsockdump.capture.source import Source
 from vsockdump.config import Config, TuiOptions
 from vsockdump.tui.errors import ScreenError
 from vsockdump.tui.model.capture import Capture
+from vsockdump.tui.model.history import History
+from vsockdump.tui.model.places import config_file, history_file
+from vsockdump.tui.model.settings import Settings, SettingsError, load
 from vsockdump.tui.session import Session
 
 if TYPE_CHECKING:
     from vsockdump.tui.app import VsockApp
+
+Reopen = Callable[[str | None], Source]
 
 SMALLEST: Final = (40, 12)  # columns and rows
 _KEYBOARD: Final = "/dev/tty"
@@ -54,22 +61,50 @@ def take_keyboard() -> None:
     os.close(fd)
 
 
-def show(config: Config, source: Source, greeting: str) -> None:
-    """Show the source until the user quits."""
+def show(config: Config, source: Source, greeting: str, reopen: Reopen | None = None) -> None:
+    """Show the source until the user quits; `reopen` opens it, or another interface, anew."""
     from vsockdump.tui.app import VsockApp
+    from vsockdump.tui.looks import themes
 
+    settings = _settings(themes())
     sys.setswitchinterval(_SWITCH_S)
     for name in ("COLUMNS", "LINES"):  # exported by some, and no longer true after a resize
         os.environ.pop(name, None)
+    begin = partial(_begin, config, settings, History(history_file()))
+
+    def anew(interface: str | None) -> Session:
+        assert reopen is not None
+        return begin(reopen(interface))
+
+    app = VsockApp(begin(source), config.filter, greeting, settings, anew if reopen else None)
+    try:
+        asyncio.run(_run(app))
+    finally:
+        app.session.close()
+        app.session.capture.source.close()
+
+
+def _begin(config: Config, settings: Settings, history: History, source: Source) -> Session:
+    """A capture that runs, and how it is looked at at first."""
     options = config.tui or TuiOptions()
     capture = Capture(source, config.max_connections, options.max_copy, apps=config.apps)
     capture.start()
-    session = Session(capture, config.text.numeric)
+    session = Session(capture, config.text.numeric or settings.numeric, history)
+    session.columns, session.times = settings.columns, settings.times
+    return session
+
+
+def _settings(themes: Collection[str]) -> Settings:
+    """The user's settings; ScreenError where they cannot be."""
+    from vsockdump.tui.keys import ACTIONS
+    from vsockdump.tui.looks import style_sheet
+
     try:
-        app = VsockApp(session, config.filter, greeting)
-        asyncio.run(_run(app))
-    finally:
-        session.close()
+        settings = load(config_file(), themes, ACTIONS)
+        style_sheet(settings.colours)
+    except SettingsError as error:
+        raise ScreenError(str(error)) from None
+    return settings
 
 
 async def _run(app: "VsockApp") -> None:

@@ -60,7 +60,9 @@ def packets(
             decode_as=dict(decode_as) if decode_as else None,
         )
         try:
-            yield from capture
+            # `yield from` would hand on a close, at which pyshark may fail.
+            for packet in capture:  # noqa: UP028
+                yield packet
         except TSharkNotFoundException:
             raise EngineError(
                 "tshark is missing, which is Wireshark's engine; install it, on Debian with:"

@@ -8,6 +8,7 @@ one thread; threads make their own.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -20,10 +21,12 @@ from vsockdump.capture.scan import Scanner
 from vsockdump.capture.source import Source
 from vsockdump.track.store import EVENT_DTYPE, STALL_DTYPE
 from vsockdump.tui.model.index import Index
+from vsockdump.tui.model.messages import Messages
 from vsockdump.tui.model.records import Records
 
 AT_ONCE: Final = 16384  # packets
 _BYTES_AT_ONCE: Final = 8 << 20  # of records; one record may be longer
+_NEAR: Final = 4096  # bytes between two records that are read to have both at once
 _NO_STALLS: Final = np.zeros(0, STALL_DTYPE)
 _NO_EVENTS: Final = np.zeros(0, EVENT_DTYPE)
 
@@ -31,11 +34,12 @@ _NO_EVENTS: Final = np.zeros(0, EVENT_DTYPE)
 class Again:
     """Reads packets by their numbers; `decoded` counts them."""
 
-    def __init__(self, index: Index, records: Records, source: Source) -> None:
+    def __init__(self, index: Index, records: Records, source: Source, messages: Messages) -> None:
         self.decoded = 0
         self._index = index
         self._records = records
         self._source = source
+        self._messages = messages
         self._table = InterfaceTable()
         self._rows = np.zeros(64, PACKET_DTYPE)
         self._scanner = Scanner(self._rows)
@@ -72,18 +76,29 @@ class Again:
         tracked = index["tracked"].copy()
         tracked["data_at"] += rows["packet_at"]
         self.decoded += len(rows)
-        return Batch(rows, data, layout, (), tracked, _NO_STALLS, _NO_EVENTS)
+        batch = Batch(rows, data, layout, (), tracked, _NO_STALLS, _NO_EVENTS)
+        batch.apps = index["app"]
+        batch.said = self._messages.of(numbers)
+        return batch
 
     def _read(self, offsets: NDArray[Any], sizes: NDArray[Any]) -> memoryview:
-        """The records, one behind the other; those that are neighbours in the file at once."""
+        """The records, one behind the other; those that are near each other are read at once."""
         ends = offsets + sizes
-        cuts = np.flatnonzero(ends[:-1] != offsets[1:]) + 1
-        firsts = offsets[np.concatenate(([0], cuts))].tolist()
-        lasts = ends[np.concatenate((cuts - 1, [len(ends) - 1]))].tolist()
-        pieces = [
-            self._records.read(first, last - first)
-            for first, last in zip(firsts, lasts, strict=True)
-        ]
+        far = offsets[1:] - ends[:-1] > _NEAR
+        far |= offsets[1:] // _BYTES_AT_ONCE != offsets[:-1] // _BYTES_AT_ONCE
+        cuts = [0, *(np.flatnonzero(far) + 1).tolist(), len(ends)]
+        pieces: list[bytes] = []
+        for first, last in pairwise(cuts):
+            start, end = int(offsets[first]), int(ends[last - 1])
+            data = self._records.read(start, end - start)
+            if len(data) == int(sizes[first:last].sum()):
+                pieces.append(data)
+                continue
+            places = (offsets[first:last] - start).tolist()
+            pieces += [
+                data[at : at + size]
+                for at, size in zip(places, sizes[first:last].tolist(), strict=True)
+            ]
         return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _scan(self, data: memoryview, count: int, layout: Layout) -> NDArray[np.void]:

@@ -12,10 +12,12 @@ thread goes on writing to.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from threading import Condition, Lock, Thread
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vsockdump.apps.dialogues import DialogueOptions, Dialogues
 from vsockdump.batch import Batch, Rows
@@ -23,12 +25,18 @@ from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.source import Counts, Source
 from vsockdump.findings.collector import Case, Collector, Group
 from vsockdump.track.marks import Mark
+from vsockdump.track.store import STALL_DTYPE, ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
+from vsockdump.track.window import CreditWindows
 from vsockdump.tui.model.again import Again
+from vsockdump.tui.model.counting import Counting
 from vsockdump.tui.model.index import Index
+from vsockdump.tui.model.messages import Messages
 from vsockdump.tui.model.records import DEFAULT_CAP, Full, records_of
+from vsockdump.tui.model.spool import Spool
 
 DEFAULT_CONNECTIONS: Final = 1_000_000
+_NO_WISHES: Final = DialogueOptions({})
 
 
 class Snapshot(NamedTuple):
@@ -72,6 +80,10 @@ class Tables(NamedTuple):
     forgotten: int
 
 
+# A connection, what its initiator sent, what its acceptor sent.
+Entry = tuple[ConnectionRow, FlowRow, FlowRow]
+
+
 class Taker(Protocol):
     """Something that counts along, such as a statistic; its `add` runs in the capture's thread."""
 
@@ -91,7 +103,7 @@ class Capture:
         max_connections: int = DEFAULT_CONNECTIONS,
         max_copy: int = DEFAULT_CAP,
         takers: tuple[Taker, ...] = (),
-        apps: DialogueOptions | None = None,
+        apps: DialogueOptions | None = _NO_WISHES,
     ) -> None:
         self.source = source
         self.grown = Condition()  # notified when packets have come or the end has
@@ -99,8 +111,12 @@ class Capture:
         self.collector = Collector(self.tracker)
         self.index = Index()
         self.records = records_of(source, max_copy)
-        self._takers = takers
-        self._apps = apps or DialogueOptions({})
+        self.messages = Messages()
+        self._dialogues = None if apps is None else Dialogues(apps, max_connections)
+        self.counting = Counting(self.tracker, self._dialogues)
+        self._takers = (self.counting, *takers)
+        self.windows = CreditWindows()
+        self.stalls = Spool(STALL_DTYPE)
         self._lock = Lock()
         self._counting = Lock()  # the kernel clears its counts when they are read
         self._left_out = 0
@@ -133,6 +149,7 @@ class Capture:
         finally:
             with self._lock:
                 self.tracker.finish(self.source.now_ns())
+                self._keep_late()
             self._ended = True
             self._notify()
 
@@ -141,6 +158,9 @@ class Capture:
             self.tracker.set_taps([place.tap for place in self.source.interfaces])
             self.tracker.track(batch)
             self.collector.add(batch)
+            if self._dialogues is not None:
+                self._dialogues.add(batch)
+            self.windows.add(batch.rows, batch.tracked, self.tracker.connections)
             for taker in self._takers:
                 taker.add(batch)
         self._keep(batch)
@@ -150,13 +170,25 @@ class Capture:
         """Into the list; from the first packet that does not fit on, none."""
         if not self._full:
             try:
-                self.index.add(batch, self.records.keep(batch))
+                place = self.records.keep(batch)
+                self.messages.add(batch.said or {})  # first: whoever sees the packet asks for it
+                assert batch.stalls is not None
+                self.stalls.append(batch.stalls)
+                self.index.add(batch, place)
                 return
             except Full as error:
                 self._full = str(error)
             except OSError as error:
-                self._full = f"nothing more can be written to disk ({error.strerror})"
+                self._full = _no_room(error)
         self._left_out += len(batch)
+
+    def _keep_late(self) -> None:
+        """What was understood only at the end, of packets that are in the list."""
+        late = [] if self._dialogues is None else self._dialogues.finish()
+        try:
+            self.messages.add_late([said for said in late if said.packet <= len(self.index)])
+        except OSError as error:
+            self._error = self._error or f"Messages are missing: {_no_room(error)}."
 
     def _notify(self) -> None:
         with self.grown:
@@ -195,6 +227,8 @@ class Capture:
                 f"The last {self._left_out} packets are counted but not listed: {self._full}."
                 + (f"  {self._error}" if self._error else "")
             )
+        if self.messages.left_out and not self._error:
+            return f"The last {self.messages.left_out} application messages are not kept."
         return self._error
 
     @contextmanager
@@ -217,6 +251,32 @@ class Capture:
         order = np.argsort(connections["number"])
         return picture._replace(connections=connections[order], flows=flows[order])
 
+    def picture(self) -> Tracker:
+        """A tracker with a copy of the tables, only to read from: what statistics look at."""
+        with self.frozen() as tracker:
+            picture, store = copy(tracker), copy(tracker.store)
+            store.connections = store.connections[: store.used].copy()
+            store.flows = store.flows[: 2 * store.used].copy()
+        picture.store = store
+        return picture
+
+    def connection(self, number: int) -> Entry | None:
+        """A connection as it is now, None where there is none (any more)."""
+        with self.frozen() as tracker:
+            store = tracker.store
+            places = np.flatnonzero(store.connections["number"][: store.used] == number)
+            if not len(places):
+                return None
+            slot = int(places[0])
+            flows = (FlowRow(*row) for row in store.flows[2 * slot : 2 * slot + 2].tolist())
+            return ConnectionRow(*store.connections[slot].tolist()), *flows
+
+    def protocols_of(self, conns: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """The code of the protocol of each connection, 0: none is known; while frozen."""
+        if self._dialogues is None:
+            return np.zeros(len(conns), np.uint8)
+        return self._dialogues.protocols_of(conns)
+
     def findings(self) -> list[Group]:
         """What was found until now, by rule, the worst first."""
         with self._counting:
@@ -231,13 +291,9 @@ class Capture:
 
     # --- packets -----------------------------------------------------------------------------
 
-    def dialogues(self) -> Dialogues:
-        """The application layer anew, for a pass that begins with the first packet."""
-        return Dialogues(self._apps, self.tracker.store.cap)
-
     def again(self) -> Again:
         """A reader of packets, for one thread."""
-        return Again(self.index, self.records, self.source)
+        return Again(self.index, self.records, self.source, self.messages)
 
     def wait(self, done: int, going: Callable[[], bool]) -> bool:
         """Until there are more packets than `done`; False where none follow or not `going`."""
@@ -251,3 +307,7 @@ class Capture:
     def wake(self) -> None:
         """Let those who wait look again whether they are to go on."""
         self._notify()
+
+
+def _no_room(error: OSError) -> str:
+    return f"nothing more can be written to disk ({error.strerror})"

@@ -15,6 +15,7 @@ from vsockdump.findings.registry import worst
 from vsockdump.findings.rule import Severity
 from vsockdump.output.lines import LineColumn, Lines
 from vsockdump.output.rows import Cell, Kind
+from vsockdump.output.said import has_said, line_texts
 from vsockdump.output.text import (
     Times,
     connection_column,
@@ -41,10 +42,14 @@ _SPANS: Final = (3, 5)
 _LEADING: Final = re.compile(r"^([+-]?)(?:00:){0,2}0?(?=\d)")  # zeros that only take room
 
 
+_MESSAGES: Final = LineColumn(Cell(Kind.TEXT, "  "), line_texts(False), has_said)
+
+
 class ColumnDef(NamedTuple):
     """A column: its name, its head, its least width, whether it is flush right, its cells.
 
-    `cells` takes whether addresses are numeric; the column of times is made elsewhere.
+    `most` is its greatest width, where it is not the last.  `cells` takes whether addresses are
+    numeric; the column of times is made elsewhere.
     """
 
     name: str
@@ -52,6 +57,7 @@ class ColumnDef(NamedTuple):
     width: int
     right: bool
     cells: Callable[[bool], list[LineColumn]]
+    most: int = 28
 
 
 COLUMNS: Final = {
@@ -78,8 +84,15 @@ COLUMNS: Final = {
             lambda _: operation_columns(False),
         ),
         ColumnDef("length", "Bytes", 5, True, lambda _: [length_column("")]),
+        ColumnDef(
+            "info",
+            "Info",
+            7,
+            False,
+            lambda _: [flags_column(""), *mark_columns(False), _MESSAGES],
+            60,
+        ),
         ColumnDef("credit", "Credit", 6, False, lambda _: credit_columns()),
-        ColumnDef("info", "Remarks", 7, False, lambda _: [flags_column(""), *mark_columns(False)]),
     )
 }
 DEFAULT_COLUMNS: Final = tuple(COLUMNS)

@@ -6,26 +6,32 @@ that the hex dump can show them, and the node of a byte can be found.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from vsockdump import wire
 from vsockdump.address import cid_name
 from vsockdump.amounts import counted
-from vsockdump.batch import MALFORMED_TEXT, NO_TIME, Batch, Layers, Malformed
+from vsockdump.apps.message import Said
+from vsockdump.batch import MALFORMED_TEXT, NO_TIME, Batch, Known, Layers, Malformed
 from vsockdump.capture.pcapng import packet_comments
 from vsockdump.columns import tracked
 from vsockdump.fields import FIELDS, FieldDef
 from vsockdump.findings.collector import packet_sentence
 from vsockdump.findings.registry import rules_of
-from vsockdump.findings.rule import Rule
+from vsockdump.findings.rule import Rule, explanation
 from vsockdump.output.escaped import on_line
 from vsockdump.output.fields_text import field_lines, flag_codes, flag_words
+from vsockdump.output.said import detail_lines
 from vsockdump.output.text import TextOptions, TextView
 from vsockdump.track.states import STATE_TEXT, State
 from vsockdump.tui.model.capture import Capture
 
 _CONN: Final = "vsock.conn"
 _STATE: Final = "vsock.state"
+_TX_CNT: Final = int(Known.TX_CNT)
 _OURS: Final = tuple(
     field
     for field in FIELDS
@@ -64,6 +70,7 @@ def details(capture: Capture, batch: Batch) -> tuple[Node, ...]:
     if row["layers"] >= int(Layers.VIRTIO):
         nodes.append(_header(wire.VIRTIO, batch, at + wire.VSOCKMON.size))
     nodes += _payload(batch)
+    nodes += _messages(capture, batch)
     if row["malformed"]:
         nodes.append(Node("Decoding stopped", MALFORMED_TEXT[Malformed(int(row["malformed"]))]))
     if tracked(batch)["conn"][0]:
@@ -165,6 +172,55 @@ def _payload(batch: Batch) -> Iterator[Node]:
     yield Node("Payload", counted(size, "byte"), meaning, start, size, "vsock.payload", parts)
 
 
+def _messages(capture: Capture, batch: Batch) -> Iterator[Node]:
+    """What the packet completes or, where it only carries a part of something, that."""
+    number = int(batch.rows["number"][0])
+    for group in (batch.said or {}).values():
+        for said in group:
+            yield _message("Message", said)
+    if number not in (batch.said or {}):
+        whole = message_of(capture, batch)
+        if whole is not None:
+            yield _message(f"Message (complete with packet {whole.packet})", whole)
+
+
+def message_of(capture: Capture, batch: Batch) -> Said | None:
+    """The message, complete with a later packet, that the data of a packet is a part of."""
+    ours = tracked(batch)[0]
+    if not ours["data_len"]:
+        return None
+    number = int(batch.rows["number"][0])
+    row = capture.messages.next_of(int(ours["conn"]), int(ours["side"]), number)
+    if row is None or row["packet"] > len(capture.index):
+        return None
+    last = capture.index.rows(np.array([row["packet"]]))["tracked"][0]
+    if ours["known"] & last["known"] & _TX_CNT and last["side"] == ours["side"]:
+        between = (int(last["tx_cnt"]) - int(last["data_len"]) - int(ours["tx_cnt"])) % (1 << 32)
+        if between >= row["bytes"]:
+            return None  # it begins behind the packet: what stood before was not understood
+    return capture.messages.read(row)
+
+
+def _message(label: str, said: Said) -> Node:
+    """A message in full, its lines as branches by how far each is indented."""
+    title, *lines = detail_lines(said)
+    return Node(label, title, children=tuple(_branches(lines, _depth(lines[0]) if lines else 0)))
+
+
+def _branches(lines: list[str], depth: int) -> Iterator[Node]:
+    """The lines at this depth, each with the deeper ones behind it as its children."""
+    starts = [place for place, line in enumerate(lines) if _depth(line) <= depth]
+    for start, end in pairwise([*starts, len(lines)]):
+        name, _, value = lines[start].strip().partition(": ")
+        inner = lines[start + 1 : end]
+        children = tuple(_branches(inner, _depth(inner[0]))) if inner else ()
+        yield Node(name.removesuffix(":"), value, children=children)
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
 def _connection(batch: Batch) -> Node:
     parts = []
     for field in _OURS:
@@ -191,12 +247,7 @@ def _findings(capture: Capture, batch: Batch) -> Iterator[Node]:
 
 
 def _explained(rule: Rule) -> tuple[Node, ...]:
-    return (
-        Node("What", rule.what),
-        Node("Likely cause", rule.cause),
-        Node("Look at", rule.look),
-        Node("Source", rule.source),
-    )
+    return tuple(Node(label, said) for label, said in explanation(rule))
 
 
 def packet_bytes(batch: Batch) -> bytes:

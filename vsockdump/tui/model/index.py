@@ -19,8 +19,12 @@ INDEX_DTYPE: Final = np.dtype(
         ("offset", "u8"),  # of the record in the file
         ("size", "u4"),  # of the record
         ("tracked", TRACKED_DTYPE),  # with data_at counted from packet_at
+        ("app", "u1"),  # code of the application protocol, 0: none is known
     ]
 )
+
+
+_SPARSE: Final = 64  # rows that are read for one that is wanted, rather than each by itself
 
 
 class Place(NamedTuple):
@@ -50,6 +54,7 @@ class Index:
         rows["offset"], rows["size"] = place.offsets, place.sizes
         rows["tracked"] = tracked(batch)
         rows["tracked"]["data_at"] -= batch.rows["packet_at"]
+        rows["app"] = 0 if batch.apps is None else batch.apps
         if not self._layouts or self._layouts[-1] != place.layout:
             self._firsts.append(len(self) + 1)
             self._layouts.append(place.layout)
@@ -60,8 +65,8 @@ class Index:
         if not len(numbers):
             return self._spool.read(0, 0)
         first, last = int(numbers[0]), int(numbers[-1])
-        if last - first + 1 == len(numbers):
-            return self._spool.read(first - 1, len(numbers))
+        if last - first < _SPARSE * len(numbers):
+            return self._spool.read(first - 1, last - first + 1)[numbers - np.uint64(first)]
         ends = np.flatnonzero(np.diff(numbers) != 1) + 1
         return np.concatenate(
             [self._spool.read(int(run[0]) - 1, len(run)) for run in np.split(numbers, ends)]

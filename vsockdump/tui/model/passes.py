@@ -8,7 +8,7 @@ A filter's pass uses the evaluator of the command line.  Where it can only match
 connections, the others' packets are passed over by the index without being read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Thread
 from typing import Any, Final
 
@@ -47,8 +47,8 @@ def connections_of(tree: Node) -> Ranges | None:
 class Pass:
     """Gives all packets of a capture to `take`, until cancelled; `done` is how far it has come.
 
-    `conns`: only those of these connections; `apps`: with what they say, see apps.dialogues.
-    `trouble` is what ended it early, "" if nothing.
+    `conns`: only those of these connections; `first`: from this packet on.  `ended` is called,
+    in the thread too, when no packet will follow.  `trouble` is what ended it early, "" if nothing.
     """
 
     def __init__(
@@ -56,14 +56,15 @@ class Pass:
         capture: Capture,
         take: Callable[[Batch], None],
         conns: Ranges | None = None,
-        apps: bool = False,
+        first: int = 1,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
-        self.done = 0
+        self.done = first - 1
         self.trouble = ""
         self._capture = capture
         self._take = take
+        self._ended = ended
         self._conns = conns
-        self._dialogues = capture.dialogues() if apps else None
         self._cancelled = False
         self._thread = Thread(target=self._run, name="pass", daemon=True)
 
@@ -90,6 +91,8 @@ class Pass:
                 count = min(len(self._capture.index) - self.done, AT_ONCE)
                 self._go_over(again, numbers_of(self.done + 1, count))
                 self.done += count
+            if not self._cancelled:
+                self._ended()
         except CaptureError as error:
             self.trouble = str(error)
         except OSError as error:
@@ -97,12 +100,27 @@ class Pass:
 
     def _go_over(self, again: Again, numbers: Numbers) -> None:
         if self._conns is not None:
-            conns = self._capture.index.rows(numbers)["tracked"]["conn"]
-            numbers = numbers[within(conns, self._conns)]
+            numbers = of_connections(self._capture, numbers, self._conns)
         for batch in again.batches(numbers):
-            if self._dialogues is not None:
-                self._dialogues.add(batch)
             self._take(batch)
+
+
+def packets_of(
+    capture: Capture, conn: int, going: Callable[[], bool] = lambda: True
+) -> Iterator[Batch]:
+    """The packets of a connection as far as they have come; each batch is valid until the next."""
+    again, entry = capture.again(), capture.connection(conn)
+    place = entry[0].first_packet - 1 if entry else 0
+    count = len(capture.index)
+    while place < count and going():
+        numbers = numbers_of(place + 1, min(count - place, AT_ONCE))
+        place += len(numbers)
+        yield from again.batches(of_connections(capture, numbers, ((conn, conn),)))
+
+
+def of_connections(capture: Capture, numbers: Numbers, conns: Ranges) -> Numbers:
+    """Those of the packets that are of these connections, by the index."""
+    return numbers[within(capture.index.rows(numbers)["tracked"]["conn"], conns)]
 
 
 class Listing:
@@ -146,8 +164,7 @@ class Chosen(Listing):
         super().__init__(capture)
         self._filter = chosen
         self._found = Spool(np.uint64)
-        conns = connections_of(chosen.lowered)
-        self._pass = Pass(capture, self._add, conns, chosen.needs_apps)
+        self._pass = Pass(capture, self._add, connections_of(chosen.lowered))
         self._pass.start()
 
     def _add(self, batch: Batch) -> None:
@@ -200,23 +217,40 @@ def find(
 ) -> int | None:
     """The next place behind (or before) `place` whose packet matches; None where none does.
 
-    For a thread of the caller's: it looks until it has found, or is not `going`.  What
-    applications say takes a pass from the first packet on, so that it cannot be asked for.
+    For a thread of the caller's: it looks until it has found, or is not `going`.
     """
-    assert not wanted.needs_apps
     again = capture.again()
     conns = connections_of(wanted.lowered)
-    count = 256  # what is near is found without reading much
+
+    def matching(numbers: Numbers) -> Numbers:
+        return _matching(capture, again, wanted, conns, numbers)
+
+    return look(listing, matching, place, forward, going)
+
+
+def look(
+    listing: Listing,
+    matching: Callable[[Numbers], Numbers],
+    place: int,
+    forward: bool,
+    going: Callable[[], bool],
+    most: int = AT_ONCE,
+) -> int | None:
+    """The same with `matching`, which gives those of some packets that match.
+
+    It is asked about `most` at a time.
+    """
+    count = min(256, most)  # what is near is found without reading much
     while going():
         first = place + 1 if forward else max(place - count, 0)
         numbers = listing.numbers(first, count if forward else place - first)
         if not len(numbers):
             return None
-        found = _matching(capture, again, wanted, conns, numbers)
+        found = matching(numbers)
         if len(found):
             return listing.place(int(found[0] if forward else found[-1]))
         place = first + len(numbers) - 1 if forward else first
-        count = min(2 * count, AT_ONCE)
+        count = min(2 * count, most)
     return None
 
 
@@ -224,6 +258,6 @@ def _matching(
     capture: Capture, again: Again, wanted: Filter, conns: Ranges | None, numbers: Numbers
 ) -> NDArray[Any]:
     if conns is not None:
-        numbers = numbers[within(capture.index.rows(numbers)["tracked"]["conn"], conns)]
+        numbers = of_connections(capture, numbers, conns)
     found = [batch.rows["number"][wanted.mask(batch)] for batch in again.batches(numbers)]
     return np.concatenate(found) if found else numbers

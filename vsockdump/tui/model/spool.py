@@ -67,3 +67,14 @@ class Spool:
         count = max(min(count, self.count - first), 0)
         size = self.dtype.itemsize
         return np.frombuffer(self._file.read(first * size, count * size), self.dtype)
+
+    def bisect(self, name: str, value: int) -> int:
+        """The index of the first row whose `name` is not below `value`; rows ascend by it."""
+        low, high = 0, self.count
+        while low < high:
+            middle = (low + high) // 2
+            if int(self.read(middle, 1)[name][0]) < value:
+                low = middle + 1
+            else:
+                high = middle
+        return low
