@@ -79,7 +79,9 @@ do
       if not value or not at then
         break
       end
-      found[#found + 1] = { number = number, value = value, at = next_at - 1, size = size }
+      if size > 0 then -- Wireshark has no empty ranges, and an empty field is as good as none
+        found[#found + 1] = { number = number, value = value, at = next_at - 1, size = size }
+      end
     end
     return found
   end
@@ -235,7 +237,7 @@ do
     tree:add(f.stream, frame:range(4, 4))
     tree:add(f.type, frame:range(8, 1))
     tree:add(f.flags, frame:range(9, 1)):append_text(" (" .. describe_flags(flags) .. ")")
-    local body = length > 0 and frame:range(HEADER, length)
+    local body = length > 0 and frame:range(HEADER, length) or nil
     local data = body and body:raw() or ""
     local fields = kind == DATA and {} or fields_of(data)
     local key = format("%s:%.0f", ttrpc.session, id)
