@@ -8,12 +8,12 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rpc_talks import AGENT, TTRPC, descriptor_set, made
+from running import run
 
 from vsockdump.apps import protobuf
 from vsockdump.apps.byte_stream import Body, ProtocolError
 from vsockdump.apps.protobuf import Field, fields_of, guess, schema
 from vsockdump.apps.registry import DecodeError
-from vsockdump.cli import main
 
 SERVICE = "grpc.AgentService"
 
@@ -189,9 +189,7 @@ def test_bad_files(tmp_path: Path, content: object, expected: str) -> None:
     assert str(path) in str(raised.value)
 
 
-def test_a_bad_file_is_told_before_anything_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status = main(["-r", str(tmp_path / "none.pcap"), "--proto", str(tmp_path / "none.bin")])
-    assert status == 2
-    assert "none.bin: No such file or directory." in capsys.readouterr().err
+def test_a_bad_file_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    result = run("-r", tmp_path / "none.pcap", "--proto", tmp_path / "none.bin")
+    assert result.status == 2
+    assert "none.bin: No such file or directory." in result.err
