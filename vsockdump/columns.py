@@ -51,6 +51,14 @@ def said_by_row(batch: Batch) -> Iterator[tuple[int, "list[Said]"]]:
         yield row, batch.said[packet]
 
 
+def of_said(batch: Batch, value: "Callable[[list[Said]], Any]", missing: Any) -> Column:
+    """What `value` makes of each packet's messages, as objects; `missing` where it has none."""
+    column = np.full(len(batch), missing, object)
+    for row, group in said_by_row(batch):
+        column[row] = value(group)
+    return column
+
+
 def app_codes(batch: Batch) -> Column:
     """The code of each packet's application protocol, 0: none is known."""
     if batch.apps is None:

@@ -30,6 +30,7 @@ from vsockdump.columns import (
     has_virtio,
     header_column,
     is_known,
+    of_said,
     packet_column,
     said_by_row,
     timed,
@@ -38,6 +39,7 @@ from vsockdump.columns import (
 from vsockdump.errors import UsageError
 from vsockdump.findings.registry import WORDS
 from vsockdump.findings.registry import words as _words
+from vsockdump.lazy import Lazy
 from vsockdump.track.states import State, state_word
 
 if TYPE_CHECKING:
@@ -294,11 +296,11 @@ def _first_said(value: Callable[["Said"], int | None]) -> tuple[OfBatch, OfBatch
 def _texts_said(value: Callable[["Said"], str | None]) -> tuple[OfBatch, OfBatch]:
     """Column and mask of a text of a packet's messages, joined by commas."""
 
+    def joined(group: "list[Said]") -> str:
+        return ",".join(text for said in group if (text := value(said)))
+
     def column(batch: Batch) -> Column:
-        texts = np.full(len(batch), "", object)
-        for row, group in said_by_row(batch):
-            texts[row] = ",".join(text for said in group if (text := value(said)))
-        return texts
+        return of_said(batch, joined, "")
 
     return column, lambda batch: column(batch) != ""
 
@@ -333,7 +335,7 @@ _APPS: Final = (
         app_codes,
         lambda batch: app_codes(batch) != 0,
         words=registry.name_of,
-        codes=registry.Codes(),
+        codes=Lazy(registry.codes),  # this table must not load the protocols
         json=False,
         tracked=True,
         apps=True,

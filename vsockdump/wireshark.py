@@ -131,15 +131,7 @@ def folders_of(report: str) -> Folders:
 
 def _tshark(*arguments: str) -> str:
     try:
-        done = subprocess.run(
-            ["tshark", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_LIMIT_S,
-            check=True,
-        )
+        return _answer("tshark", *arguments)
     except FileNotFoundError:
         raise WiresharkError(
             "tshark is missing, which knows Wireshark's folders; install it, on Debian with:"
@@ -147,6 +139,19 @@ def _tshark(*arguments: str) -> str:
         ) from None
     except subprocess.SubprocessError as error:
         raise WiresharkError(f"tshark fails: {error}.") from None
+
+
+def _answer(*command: str | Path) -> str:
+    """What a command that must go well writes to stdout."""
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_LIMIT_S,
+        check=True,
+    )
     return done.stdout
 
 
@@ -215,15 +220,7 @@ def _trial(paths: list[Path]) -> Iterator[str]:
     """Run what Wireshark will run; a sentence where it does not work, or else what to do."""
     for path in paths:
         try:
-            subprocess.run(
-                [path, "--extcap-interfaces"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_LIMIT_S,
-                check=True,
-            )
+            _answer(path, "--extcap-interfaces")
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()
             raise WiresharkError(f"{path} does not run, or its Python: {reason}.") from None

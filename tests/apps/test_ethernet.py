@@ -22,7 +22,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from talking import Cut, Turn, heard
 
 from vsockdump.apps.ethernet import frame_in
-from vsockdump.apps.inner_frames import FrameFields, frame_line
+from vsockdump.apps.inner_frames import frame_fields, frame_line
 from vsockdump.apps.message import Kind, Message
 
 MACS = {"src": "5a:94:ef:e4:0c:ee", "dst": "5a:94:ef:e4:0c:dd"}
@@ -91,7 +91,7 @@ def test_any_frame_has_a_line(data: bytes, which: int, cut: int) -> None:
 
 
 def test_fields_are_scapys_and_plain() -> None:
-    fields = FrameFields(SYN)
+    fields = frame_fields(SYN)
     layers: Any = fields["layers"]
     assert fields["frame"] == SYN
     assert list(layers) == ["Ethernet", "IP", "TCP"]
@@ -104,8 +104,8 @@ def test_fields_are_scapys_and_plain() -> None:
 
 def test_all_layers_are_known_where_nobody_else_uses_scapy() -> None:
     code = (
-        "from vsockdump.apps.inner_frames import FrameFields; "
-        f"print(*FrameFields(bytes.fromhex('{FRAMES[3].hex()}'))['layers'], sep=', ')"
+        "from vsockdump.apps.inner_frames import frame_fields; "
+        f"print(*frame_fields(bytes.fromhex('{FRAMES[3].hex()}'))['layers'], sep=', ')"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "Ethernet, IP, TCP\n"
@@ -114,7 +114,7 @@ def test_all_layers_are_known_where_nobody_else_uses_scapy() -> None:
 @settings(max_examples=50, deadline=None)
 @given(data=st.binary(max_size=60))
 def test_fields_of_any_frame(data: bytes) -> None:
-    assert FrameFields(FRAMES[2][:34] + data)["layers"]
+    assert frame_fields(FRAMES[2][:34] + data)["layers"]
 
 
 # --- tunnels -----------------------------------------------------------------------------------

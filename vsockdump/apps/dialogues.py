@@ -22,9 +22,9 @@ from vsockdump.apps.byte_stream import ByteStream, Ended, Lost, ProtocolError, S
 from vsockdump.apps.message import Call, Kind, Message, OpenCall, Said
 from vsockdump.apps.nature import NATURES, nature
 from vsockdump.apps.protocol import OPENING, Context, Opening, Parser, Setting
-from vsockdump.apps.registry import Choice, codes, recognise
+from vsockdump.apps.registry import Choice, codes, failure, recognise
 from vsockdump.batch import NO_TIME, Batch
-from vsockdump.columns import ends_in, tracked
+from vsockdump.columns import ends_in, said_by_row, tracked
 from vsockdump.track.stream import Kind as PieceKind
 from vsockdump.track.stream import Piece, Streams, gap_of, pieces_of
 from vsockdump.wire import Seqpacket, Shutdown
@@ -135,14 +135,8 @@ class Dialogues:
         found: NDArray[np.uint8] = self._table["code"][conns]
         if found.any():
             found[self._table["since"][conns] > batch.rows["number"]] = 0
-        if self._said:
-            own = codes()
-            numbers = batch.rows["number"]
-            packets = np.fromiter(self._said, np.uint64, len(self._said))
-            for packet, row in zip(
-                packets.tolist(), np.searchsorted(numbers, packets).tolist(), strict=True
-            ):
-                found[row] = own.get(self._said[packet][0].message.protocol, found[row])
+        for row, group in said_by_row(batch):
+            found[row] = codes().get(group[0].message.protocol, found[row])
         return found
 
     def _take(self, piece: Piece, batch: Batch) -> None:
@@ -451,6 +445,4 @@ class _Dialogue:
 
 
 def _failure(error: Exception) -> str:
-    lines = str(error).splitlines()
-    detail = f": {lines[0]}" if lines else ""
-    return f"the parser failed ({type(error).__name__}{detail})"
+    return f"the parser failed ({failure(error)})"

@@ -16,7 +16,7 @@ from struct import Struct
 from typing import Final
 
 from vsockdump.apps.byte_stream import ByteStream, Ended, ProtocolError, Steps
-from vsockdump.apps.inner_frames import HEADER, FrameFields, frame_line, is_usual
+from vsockdump.apps.inner_frames import HEADER, frame_fields, frame_line, is_usual
 from vsockdump.apps.message import Kind, Message
 from vsockdump.apps.protocol import (
     CERTAIN,
@@ -104,7 +104,7 @@ class _Tunnel(Parser):
             if not HEADER <= size <= _LARGEST:
                 raise ProtocolError(f"a frame of {size} bytes")
             body = yield from stream.body(size, _LARGEST)
-            yield Message(NAME, frame_line(body.data), fields=FrameFields(body.data, body.missing))
+            yield Message(NAME, frame_line(body.data), fields=frame_fields(body.data, body.missing))
 
     def resumes(self, side: int, head: bytes) -> bool:
         return bool(looks(head[:OPENING]))

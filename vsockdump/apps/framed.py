@@ -16,7 +16,7 @@ from vsockdump.apps.byte_stream import Body, ByteStream, ProtocolError
 from vsockdump.apps.framed_parser import Framed, Pairs, Say, Saying, always, of_sides
 from vsockdump.apps.framing import Framing, Unit, Units
 from vsockdump.apps.message import Fields, Kind
-from vsockdump.apps.protobuf import Decoded, guess
+from vsockdump.apps.protobuf import guess
 from vsockdump.apps.protocol import (
     CERTAIN,
     LIKELY,
@@ -27,6 +27,7 @@ from vsockdump.apps.protocol import (
     Prior,
     Score,
 )
+from vsockdump.lazy import Lazy
 from vsockdump.wire import CID_HYPERVISOR, CID_PARENT, SocketType
 
 # --- text --------------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ def _guessed(name: str) -> Say:
 
 def _perhaps_protobuf(body: Body) -> Fields:
     """The fields of a message of Protocol Buffers, or the bytes where they are none."""
-    return Decoded(lambda: guess(body))
+    return Lazy(lambda: guess(body))
 
 
 # Just enough to be believed without a known port: what knows its content is surer.

@@ -2,16 +2,17 @@
 
 Rules for editors: the line is made for every frame of a tunnel, so it is read with struct
 and looks no deeper than who talks to whom and, for DNS, about what.  All other fields are
-Scapy's, which takes a hundred times as long: `FrameFields` asks it only when somebody looks.
+Scapy's, which takes a hundred times as long: `frame_fields` asks it only when somebody looks.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Mapping
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct, error
 from typing import Any, Final
 
-from vsockdump.apps.message import Value
+from vsockdump.apps.message import Fields, Value
+from vsockdump.lazy import Lazy
 
 HEADER: Final = 14  # bytes of an Ethernet header without tags
 _VLAN: Final = (0x8100, 0x88A8)
@@ -140,42 +141,27 @@ def _dns(data: bytes) -> str:
     return f"DNS {question} answers {answers}{failure}"
 
 
-class FrameFields(Mapping[str, Value]):
-    """The fields of a tunnelled frame: its bytes (`frame`), how many of them are `missing`
-    from the capture, and its `layers`, which Scapy decodes when somebody asks."""
+def frame_fields(frame: bytes, missing: int = 0) -> Fields:
+    """The fields of a tunnelled frame.
 
-    def __init__(self, frame: bytes, missing: int = 0) -> None:
-        self._frame = frame
-        self._missing = missing
+    Its bytes (`frame`), how many of them are `missing` from the capture, and its `layers`,
+    which Scapy decodes when somebody looks.
+    """
+    return {"frame": frame, "missing": missing, "layers": Lazy(partial(_layers, frame))}
 
-    @cached_property
-    def _layers(self) -> Mapping[str, Value]:
-        # Layers that are not imported are not known to those below them.
-        from scapy.layers import dhcp, dns, inet, inet6  # noqa: F401
-        from scapy.layers.l2 import Ether
 
-        layers: dict[str, Value] = {}
-        packet: Any = Ether(self._frame)
-        while packet:
-            name = packet.name if packet.name not in layers else f"{packet.name} {len(layers)}"
-            layers[name] = {key: _plain(value) for key, value in packet.fields.items()}
-            packet = packet.payload
-        return layers
+def _layers(frame: bytes) -> Mapping[str, Value]:
+    # Layers that are not imported are not known to those below them.
+    from scapy.layers import dhcp, dns, inet, inet6  # noqa: F401
+    from scapy.layers.l2 import Ether
 
-    def __getitem__(self, key: str) -> Value:
-        if key == "frame":
-            return self._frame
-        if key == "missing":
-            return self._missing
-        if key == "layers":
-            return self._layers
-        raise KeyError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("frame", "missing", "layers"))
-
-    def __len__(self) -> int:
-        return 3
+    layers: dict[str, Value] = {}
+    packet: Any = Ether(frame)
+    while packet:
+        name = packet.name if packet.name not in layers else f"{packet.name} {len(layers)}"
+        layers[name] = {key: _plain(value) for key, value in packet.fields.items()}
+        packet = packet.payload
+    return layers
 
 
 def _plain(value: Any) -> Value:

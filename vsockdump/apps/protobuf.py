@@ -13,14 +13,15 @@ capture with a snaplen has few of these; on bytes that nest deeply it runs into 
 limit of recursion.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from vsockdump.apps.byte_stream import Body, ProtocolError
 from vsockdump.apps.message import Value
 from vsockdump.apps.registry import DecodeError
 from vsockdump.apps.texts import bytes_of
+from vsockdump.lazy import Lazy
 
 MOST_DEPTH: Final = 16  # messages within messages
 MOST_FIELDS: Final = 500  # of a payload, all its messages together
@@ -110,29 +111,6 @@ class _Budget:
             return True
         self.left_out += 1
         return False
-
-
-class Decoded(Mapping[str, Value]):
-    """What a payload holds, decoded when somebody looks."""
-
-    def __init__(self, decode: Callable[[], Mapping[str, Value]]) -> None:
-        self._decode = decode
-
-    @cached_property
-    def _fields(self) -> Mapping[str, Value]:
-        return self._decode()
-
-    def __getitem__(self, name: str) -> Value:
-        return self._fields[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
-
-    def __repr__(self) -> str:
-        return repr(self._fields)
 
 
 def guess(body: Body) -> Mapping[str, Value]:
@@ -238,13 +216,13 @@ class Schema:
         self._pool = pool
         self._methods: dict[tuple[str, str], tuple[Any, Any]] = {}
 
-    def request(self, service: str, method: str, body: Body) -> Decoded:
+    def request(self, service: str, method: str, body: Body) -> Lazy[str, Value]:
         """What a method is asked; guessed where no descriptor names the method."""
-        return Decoded(lambda: self._decode(self._types(service, method)[0], body))
+        return Lazy(lambda: self._decode(self._types(service, method)[0], body))
 
-    def response(self, service: str, method: str, body: Body) -> Decoded:
+    def response(self, service: str, method: str, body: Body) -> Lazy[str, Value]:
         """What a method answers; guessed where no descriptor names the method."""
-        return Decoded(lambda: self._decode(self._types(service, method)[1], body))
+        return Lazy(lambda: self._decode(self._types(service, method)[1], body))
 
     def _types(self, service: str, method: str) -> tuple[Any, Any]:
         """Classes of the messages of a method; None: not known.  Only known ones are kept."""

@@ -104,7 +104,7 @@ def _of_others() -> Iterator[Protocol]:
         try:
             loaded = point.load()
         except Exception as error:  # whatever a foreign package does
-            TROUBLE.append(f"the protocol {point.name} cannot be loaded: {_of(error)}.")
+            TROUBLE.append(f"the protocol {point.name} cannot be loaded: {failure(error)}.")
             continue
         if isinstance(loaded, Protocol):
             yield loaded
@@ -114,7 +114,8 @@ def _of_others() -> Iterator[Protocol]:
             )
 
 
-def _of(error: Exception) -> str:
+def failure(error: Exception) -> str:
+    """What went wrong in code of others: the exception's type and the first line of its text."""
     text = str(error).splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
@@ -123,19 +124,6 @@ def _of(error: Exception) -> str:
 def codes() -> Mapping[str, int]:
     """The number of each protocol by its name, from 1."""
     return MappingProxyType({one.name: code for code, one in enumerate(protocols(), 1)})
-
-
-class Codes(Mapping[str, int]):
-    """`codes`, made when it is looked at: the table of fields must not load the protocols."""
-
-    def __getitem__(self, name: str) -> int:
-        return codes()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(codes())
-
-    def __len__(self) -> int:
-        return len(codes())
 
 
 def name_of(code: int) -> str:
@@ -192,7 +180,7 @@ def _by_content(opening: Opening, more: bool) -> Choice | None:
         try:
             score = protocol.recognise(opening) if protocol.recognise else None
         except Exception as error:  # a foreign protocol's mistake is not the capture's
-            remarks.append(f"the recogniser of {protocol.name} failed: {_of(error)}")
+            remarks.append(f"the recogniser of {protocol.name} failed: {failure(error)}")
             continue
         if score is None:
             if protocol.recognise is not None:

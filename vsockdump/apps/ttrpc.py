@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from vsockdump.apps.byte_stream import Body, ByteStream, ProtocolError, Steps
 from vsockdump.apps.chains import chained
 from vsockdump.apps.message import Call, Fields, Kind, Message, Value
-from vsockdump.apps.protobuf import LEFT_OUT, Decoded, Field, fields_of, schema
+from vsockdump.apps.protobuf import LEFT_OUT, Field, fields_of, schema
 from vsockdump.apps.protocol import (
     CERTAIN,
     Context,
@@ -29,6 +29,7 @@ from vsockdump.apps.protocol import (
 )
 from vsockdump.apps.rpc_status import StatusCode, status_text
 from vsockdump.apps.texts import cut_of, text_of
+from vsockdump.lazy import Lazy
 
 _HEADER: Final = Struct(">IIBB")
 _MOST_DATA: Final = 4 << 20
@@ -60,7 +61,7 @@ class Flags(IntFlag):
 _TYPES: Final = {int(type_): type_.name for type_ in Type}
 _ALL_FLAGS: Final = sum(Flags)
 
-Decode = Callable[[str, str, Body], Decoded]  # service, method, payload
+Decode = Callable[[str, str, Body], Lazy[str, Value]]  # service, method, payload
 
 
 class _Frame(NamedTuple):

@@ -8,7 +8,7 @@ to find a number by itself; a source without them is decided in user space.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, partial
+from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -28,6 +28,7 @@ from vsockdump.columns import (
 from vsockdump.fields import BY_NAME, FIELDS, FieldDef, Show
 from vsockdump.filters.tree import Compare, Node, Ranges, Search, complement
 from vsockdump.findings.registry import masks
+from vsockdump.lazy import Lazy
 from vsockdump.track.states import TERMINAL, State
 
 FRAME_LENGTH: Final = "frame.len"
@@ -80,24 +81,9 @@ def normal(word: str) -> str:
     return word.lower().replace("_", "-")
 
 
-class _Codes(Mapping[str, int]):
-    """Names of values in their one spelling, made when they are looked at."""
-
-    def __init__(self, codes: Mapping[str, int]) -> None:
-        self._codes = codes
-
-    @cached_property
-    def _made(self) -> Mapping[str, int]:
-        return {normal(word): code for word, code in self._codes.items()}
-
-    def __getitem__(self, word: str) -> int:
-        return self._made[word]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._made)
-
-    def __len__(self) -> int:
-        return len(self._made)
+def _codes(codes: Mapping[str, int]) -> Mapping[str, int]:
+    """Names of values in their one spelling."""
+    return Lazy(lambda: {normal(word): code for word, code in codes.items()})
 
 
 def _source(field: FieldDef) -> Source:
@@ -116,7 +102,7 @@ def _source(field: FieldDef) -> Source:
         field.place,
         field.header is not None,
         field.tracked,
-        _Codes(field.codes),
+        _codes(field.codes),
         field.show == Show.SECONDS,
         field.apps,
     )

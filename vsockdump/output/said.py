@@ -13,7 +13,7 @@ import numpy as np
 
 from vsockdump.apps.message import Kind, Said, Value
 from vsockdump.batch import Batch
-from vsockdump.columns import Column, said_by_row
+from vsockdump.columns import Column, of_said, said_by_row
 from vsockdump.output.escaped import on_line
 from vsockdump.output.tables import counted, seconds
 
@@ -32,10 +32,7 @@ _PLAIN: Final = "\033[0m"
 
 def _texts(batch: Batch, draw: Callable[[list[Said]], str], missing: bytes = b"") -> Column:
     """What `draw` makes of the messages of each packet, as bytes."""
-    texts = np.full(len(batch), missing, object)
-    for row, group in said_by_row(batch):
-        texts[row] = draw(group).encode()
-    return texts
+    return of_said(batch, lambda group: draw(group).encode(), missing)
 
 
 def has_said(batch: Batch) -> Column:

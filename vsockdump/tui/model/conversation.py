@@ -23,7 +23,7 @@ from vsockdump.output.said import detail_lines, short
 from vsockdump.track.stream import Gap, Piece, Streams, gap_of, pieces_of
 from vsockdump.track.stream import Kind as PieceKind
 from vsockdump.tui.model.capture import Capture
-from vsockdump.tui.model.passes import Pass, packets_of
+from vsockdump.tui.model.passes import OfConnection, packets_of
 from vsockdump.tui.model.spool import Spool, UnnamedFile
 
 FORMS: Final = ("text", "hex", "messages", "details")
@@ -93,7 +93,7 @@ class _Noted:
         return self._form.close()
 
 
-class Conversation:
+class Conversation(OfConnection):
     """The rows of a connection in one form; they come as its packets are gone over.
 
     `side` None: what both sides said.  `left_out` counts the bytes of text beyond `cap`,
@@ -110,7 +110,8 @@ class Conversation:
         numeric: bool = False,
         cap: int = DEFAULT_CAP,
     ) -> None:
-        self.conn, self.form, self.side = conn, form, side
+        super().__init__(conn)
+        self.form, self.side = form, side
         self.left_out = self.changes = 0
         self._width = max(width, len(_INDENT) + 8)
         self._cap = cap
@@ -126,29 +127,12 @@ class Conversation:
         streams = form in FORMS[:2]
         self._form = _Noted(form_of(options, numeric, False)) if streams else None
         self._follow = Follow(options, self._form) if self._form else None
-        entry = capture.connection(conn)
-        first = entry[0].first_packet if entry else 1
-        self._pass = Pass(capture, self._add, ((conn, conn),), first, self._end)
-        self._pass.start()
+        self._begin(capture, self._add, self._end)
 
     # --- who reads ---------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return self._rows.count + len(self._tail)
-
-    @property
-    def done(self) -> int:
-        """The packet up to which it has come."""
-        return self._pass.done
-
-    @property
-    def trouble(self) -> str:
-        """What ended it early, "" if nothing."""
-        return self._pass.trouble
-
-    def close(self) -> None:
-        """End it."""
-        self._pass.cancel()
 
     def join(self) -> None:
         """Wait until it has ended."""

@@ -17,7 +17,7 @@ from vsockdump.batch import NO_TIME, Batch, Known
 from vsockdump.columns import tracked
 from vsockdump.track.store import STALL_DTYPE
 from vsockdump.tui.model.capture import Capture
-from vsockdump.tui.model.passes import Pass
+from vsockdump.tui.model.passes import OfConnection
 from vsockdump.tui.model.spool import Spool
 from vsockdump.wire import Op
 
@@ -127,14 +127,14 @@ def _grouped(samples: NDArray[Any]) -> NDArray[Any]:
     return rows
 
 
-class Trace:
+class Trace(OfConnection):
     """The credit of both directions of a connection; it grows as its packets are gone over.
 
     `series` and `stalls` are by the side that sends; `close` ends it.
     """
 
     def __init__(self, capture: Capture, conn: int) -> None:
-        self.conn = conn
+        super().__init__(conn)
         self.series = (Series(), Series())
         self.stalls = (Spool(STALL_DTYPE), Spool(STALL_DTYPE))  # those that have ended
         self._capture = capture
@@ -142,24 +142,7 @@ class Trace:
         self._buffers: list[int | None] = [None, None]
         self._sent: list[int | None] = [None, None]  # tx_cnt
         self._last_ns = NO_TIME
-        entry = capture.connection(conn)
-        first = entry[0].first_packet if entry else 1
-        self._pass = Pass(capture, self._add, ((conn, conn),), first, self._read_stalls)
-        self._pass.start()
-
-    @property
-    def done(self) -> int:
-        """The packet up to which it has come."""
-        return self._pass.done
-
-    @property
-    def trouble(self) -> str:
-        """What ended it early, "" if nothing."""
-        return self._pass.trouble
-
-    def close(self) -> None:
-        """End it."""
-        self._pass.cancel()
+        self._begin(capture, self._add, self._read_stalls)
 
     def stalls_between(self, side: int, first_ns: int, last_ns: int) -> NDArray[Any]:
         """The stalls of a direction that are not over before a time or begin behind another."""

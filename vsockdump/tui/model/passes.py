@@ -123,6 +123,37 @@ def of_connections(capture: Capture, numbers: Numbers, conns: Ranges) -> Numbers
     return numbers[within(capture.index.rows(numbers)["tracked"]["conn"], conns)]
 
 
+class OfConnection:
+    """What comes of going over the packets of one connection, from its first on."""
+
+    def __init__(self, conn: int) -> None:
+        self.conn = conn
+        self._pass: Pass
+
+    def _begin(
+        self, capture: Capture, take: Callable[[Batch], None], ended: Callable[[], None]
+    ) -> None:
+        """Begin, when all is ready that `take` and `ended` need."""
+        entry = capture.connection(self.conn)
+        first = entry[0].first_packet if entry else 1
+        self._pass = Pass(capture, take, ((self.conn, self.conn),), first, ended)
+        self._pass.start()
+
+    @property
+    def done(self) -> int:
+        """The packet up to which it has come."""
+        return self._pass.done
+
+    @property
+    def trouble(self) -> str:
+        """What ended it early, "" if nothing."""
+        return self._pass.trouble
+
+    def close(self) -> None:
+        """End it."""
+        self._pass.cancel()
+
+
 class Listing:
     """The packets that are listed: all of a capture, in order.
 
