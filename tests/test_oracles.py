@@ -324,18 +324,28 @@ def dump_lines(printed: bytes, ascii_only: bool) -> list[bytes]:
     return [line for line in found if line.startswith(b"\t0x")]
 
 
+def dump(program: str, path: Path, option: str) -> list[bytes]:
+    """What tcpdump, or vsockdump, prints of the packets' bytes."""
+    theirs = program == "tcpdump"
+    arguments = ("-r", path, "-t", option)
+    printed = tool(program, "-n", *arguments) if theirs else run_bytes(*arguments)[1]
+    return dump_lines(printed, option == "-A")
+
+
 def compare_dumps(path: Path) -> None:
     """-x, -xx, -X, -XX and -A print the same bytes in the same lines."""
     for option in ("-x", "-xx", "-X", "-XX", "-A"):
-        expected = tool("tcpdump", "-nr", path, "-t", option)
-        actual = run_bytes("-r", path, "-t", option)[1]
-        text = option == "-A"
-        assert dump_lines(expected, text) == dump_lines(actual, text)
+        assert dump("tcpdump", path, option) == dump("vsockdump", path, option)
 
 
-def test_dumps_of_all_captures_are_tcpdumps(joined: Path) -> None:
-    """Dumps of real packets, up to 65,612 bytes long."""
-    compare_dumps(joined)
+def test_dumps_of_all_captures_are_tcpdumps(joined: Path, tmp_path: Path) -> None:
+    """Dumps of real packets, up to 65,612 bytes long; but for those that the table excuses."""
+    facts = tshark(joined)
+    excused = [each["frame.number"] for each in facts if excuse("tcpdump", "ascii", each)]
+    assert 0 < len(excused) < len(facts) / 1000
+    path = tmp_path / "others.pcap"
+    tool("editcap", "-F", "pcap", joined, path, *excused)
+    compare_dumps(path)
 
 
 @pytest.mark.parametrize("name", ["snaplen-20", "snaplen-60", "frames", "lengths"])
@@ -371,6 +381,9 @@ def test_deviations_exist(deviation: Deviation, tmp_path: Path) -> None:
         differing = {name for name in WIRESHARK_FIELDS if facts[name] != packet[name]}
         assert differing
         assert set() == differing - deviation.about
+        return
+    if deviation.about == {"ascii"}:
+        assert dump("tcpdump", path, "-A") != dump("vsockdump", path, "-A")
         return
     form = "-ttt" if deviation.about == {"time"} else "-t"
     expected, out = tcpdump(path, form)[-1], run("-r", path, form, "-n", "-q").out
