@@ -1,5 +1,6 @@
 """Fixtures that more than one test file uses."""
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,17 @@ def sample(request: pytest.FixtureRequest) -> bytes:
     """The bytes of each capture that ships."""
     content: bytes = request.param.read_bytes()
     return content
+
+
+@pytest.fixture(autouse=True)
+def keeps_the_process() -> Iterator[None]:
+    """What main() sets for a process of its own would outlive its test in pytest's."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGINT)}
+    threshold = gc.get_threshold()
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    gc.set_threshold(*threshold)
 
 
 @pytest.fixture

@@ -59,9 +59,11 @@ def packets(
             display_filter=chosen,
             decode_as=dict(decode_as) if decode_as else None,
         )
+        # Held here, or it would be collected where we end early, at which pyshark may fail.
+        found = iter(capture)
         try:
-            # `yield from` would hand on a close, at which pyshark may fail.
-            for packet in capture:  # noqa: UP028
+            # `yield from` would hand on a close.
+            for packet in found:  # noqa: UP028
                 yield packet
         except TSharkNotFoundException:
             raise EngineError(
@@ -73,8 +75,9 @@ def packets(
             raise EngineError(f"tshark ended early: {said or error}") from None
         finally:
             processes = list(capture._running_processes)
-            with suppress(TSharkCrashException):  # said above, or nobody waits for it
-                capture.close()
+            for end in (found.close, capture.close):
+                with suppress(TSharkCrashException):  # said above, or nobody waits for it
+                    end()
             _forget(capture, processes)
 
 
