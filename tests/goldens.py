@@ -17,7 +17,11 @@ from vsockdump.output import lua
 GOLDEN: Final = Path(__file__).parent / "golden"
 DISSECTORS: Final = Path(__file__).parent.parent / "dissectors"
 # What is made, by file.
-MADE: Final = {"vsockdump.lua": lua.script, "colorfilters": lua.colour_rules}
+MADE: Final = {
+    "vsockdump.lua": lua.script,
+    "profile/colorfilters": lua.colour_rules,
+    "profile/preferences": lua.column_list,
+}
 
 
 class Case(NamedTuple):

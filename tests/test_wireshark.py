@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from running import CAPTURES, PROGRAM, TIME_LIMIT_S, Result, environment, tool
 
-from vsockdump.wireshark import WiresharkError, folders_of
+from vsockdump.output.lua import COLUMNS
+from vsockdump.wireshark import PROFILE, WiresharkError, folders_of
 
 
 def run(home: Path, *arguments: str, **settings: str) -> Result:
@@ -109,6 +110,40 @@ def test_what_others_wrote_stays(tmp_path: Path, kind: str, option: str) -> None
     assert before == states(home)
 
 
+@pytest.mark.parametrize("option", ["--install-wireshark", "--uninstall-wireshark"])
+def test_settings_of_the_user_stay(tmp_path: Path, option: str) -> None:
+    """Wireshark writes a profile anew, without our line, where something is changed in it."""
+    changed = next(path for path in installed(tmp_path) if path.name == "preferences")
+    changed.write_text('gui.column.format: \n\t"No.", "%m"\n')
+    before = changed.read_bytes()
+    result = run(tmp_path, option)
+    assert (0, "") == (result.status, result.err)
+    assert f"{changed} has settings of yours and stays as it is.\n" in result.out
+    assert before == changed.read_bytes()
+    assert ("uninstall" not in option) == (changed.with_name("colorfilters")).exists()
+
+
+def test_the_profile(tmp_path: Path) -> None:
+    """Its columns are those that tshark shows, and its rules are such as Wireshark takes."""
+    installed(tmp_path)
+    command = ["env", f"HOME={tmp_path}", "XDG_CONFIG_HOME=", "tshark", "-C", PROFILE]
+    shown = tool(*command, "-r", CAPTURES / "k612_bulk_stall.pcap", "-T", "json", "--color")
+    assert b"vsock: no credit" in shown
+    first = tool(*command, "-r", CAPTURES / "k612_bulk_stall.pcap", "-T", "tabs", "-c", "3")
+    third = first.decode().splitlines()[2].replace("\t→", "").split("\t")
+    cells = {title: cell.strip() for (title, _), cell in zip(COLUMNS, third, strict=True)}
+    del cells["Time"], cells["Info"]
+    assert {
+        "No.": "3",
+        "Source": "1",
+        "Destination": "1",
+        "State": "open",
+        "In flight": "8192",
+        "Free": "253952",
+        "Length": "8268",
+    } == cells
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """One sentence with the reason."""
     (tmp_path / ".config").write_text("")
@@ -155,7 +190,8 @@ def test_an_old_wireshark(tmp_path: Path) -> None:
 def test_folders_of_old_and_new(report: str, extcap: str, lua: str | None) -> None:
     """Wireshark 4.0 does not name the folder for extcaps, later ones do."""
     found = folders_of(report)
-    assert (Path(extcap), lua and Path(lua)) == found
+    assert (Path(extcap), lua and Path(lua)) == found[:2]
+    assert (lua and Path("/h/.config/wireshark/profiles/vsock")) == found.profile
 
 
 def test_no_folders() -> None:

@@ -18,8 +18,9 @@ from typing import Final
 
 from running import CAPTURES, PROGRAM, TIME_LIMIT_S, environment
 
+from vsockdump.wireshark import PROFILE
+
 PICTURE: Final = Path(__file__).parent.parent / "dissectors" / "wireshark.png"
-COLOURING: Final = PICTURE.with_name("colorfilters")
 CAPTURE: Final = CAPTURES / "k61_fakeguest.pcap"
 PACKET: Final = 38  # the one that is shown in full
 SIZE: Final = (1280, 800)
@@ -106,10 +107,9 @@ def main(
         own.mkdir(parents=True)
         for name in ("recent", "recent_common"):
             (own / name).write_text(_LAYOUT.format(*SIZE))
-        (own / "colorfilters").write_bytes(COLOURING.read_bytes())
         with screen(home) as settings:
             subprocess.run([PROGRAM, "--install-wireshark"], env=settings, check=True)
-            command = ("wireshark", "-g", packet, Path(capture).resolve())
+            command = ("wireshark", "-C", PROFILE, "-g", packet, Path(capture).resolve())
             with running(*command, env=settings, stderr=subprocess.DEVNULL):
                 wait_for_window(Path(capture).name, settings)
                 press(settings, "mousemove", *DETAILS, "click", 1)

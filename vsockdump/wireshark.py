@@ -4,7 +4,9 @@ Each file has a line that says who wrote it, by which it may be renewed and remo
 
 Rules for editors: a part is a row of PARTS.  What has no such line is never touched; all
 files are looked at before the first is written.  Which folders these are only Wireshark
-knows: they differ by version, system and environment.
+knows: they differ by version, system and environment.  Columns and colours are a profile,
+since those of the user's own are theirs; Wireshark writes its files anew, without our line,
+when the user changes something there, and then they are the user's too.
 """
 
 import os
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,6 +28,7 @@ from vsockdump.output import lua
 _OLDEST: Final = (4, 0)
 _LIMIT_S: Final = 60
 _HEAD: Final = 2000  # characters in which the mark must stand
+PROFILE: Final = "vsock"
 _MARK: Final = re.compile(r"Written by vsockdump (\S+) --install-wireshark")
 
 
@@ -33,20 +37,25 @@ class WiresharkError(Exception):
 
 
 class Folders(NamedTuple):
-    """Wireshark's personal folders; None where it has no Lua."""
+    """Wireshark's personal folders, that of our profile last; None where it has no Lua."""
 
     extcap: Path
     lua: Path | None
+    profile: Path | None
 
 
 class Part(NamedTuple):
-    """A file: its folder, name, content without the mark, and how a comment begins."""
+    """A file: its folder, name, content without the mark, and how a comment begins.
+
+    `settings`: Wireshark writes them too, for the user, and then they are left alone.
+    """
 
     folder: Callable[[Folders], Path | None]
     name: str
     content: Callable[[], str]
     comment: str
-    mode: int
+    mode: int = 0o644
+    settings: bool = False
 
 
 PARTS: Final = (
@@ -57,7 +66,9 @@ PARTS: Final = (
         "#",
         0o755,
     ),
-    Part(lambda folders: folders.lua, "vsockdump.lua", lua.script, "--", 0o644),
+    Part(lambda folders: folders.lua, "vsockdump.lua", lua.script, "--"),
+    Part(lambda folders: folders.profile, "colorfilters", lua.colour_rules, "#", settings=True),
+    Part(lambda folders: folders.profile, "preferences", lua.column_list, "#", settings=True),
 )
 
 
@@ -69,24 +80,35 @@ def install(user: str | None) -> Iterator[str]:
     folders = _folders()
     places = _places(folders)
     for part, path in places:
-        yield _put(path, texts[part.name], part.mode)
+        if _is_ours(path) or not path.exists():
+            yield _put(path, texts[part.name], part.mode)
+        else:
+            yield f"{path} has settings of yours and stays as it is."
     if folders.lua is None:
         yield "This Wireshark has no Lua, which the dissector needs."
+    else:
+        yield f"The profile {PROFILE} has columns and colours: Edit, Configuration Profiles."
     yield from _trial([path for part, path in places if part.mode & 0o100])
 
 
 def uninstall(user: str | None) -> Iterator[str]:
     """Remove the parts; the sentences that say what was done.  Raises WiresharkError."""
     _become(user)
-    for _part, path in _places(_folders()):
-        if path.exists():
+    folders = _folders()
+    for _part, path in _places(folders):
+        if not path.exists():
+            yield f"{path} is not there."
+        elif _is_ours(path):
             try:
                 path.unlink()
             except OSError as error:
                 raise _failure("remove", path, error) from None
             yield f"Removed {path}."
         else:
-            yield f"{path} is not there."
+            yield f"{path} has settings of yours and stays as it is."
+    if folders.profile is not None:
+        with suppress(OSError):  # not there, or not empty: the user's
+            folders.profile.rmdir()
 
 
 def _become(name: str | None) -> None:
@@ -120,13 +142,13 @@ def folders_of(report: str) -> Folders:
     for line in report.splitlines():
         name, _, path = line.partition(":")
         named[name.lower()] = path.strip()
-    extcap, settings = named.get("personal extcap path"), named.get("personal configuration")
-    if not (extcap or settings):
+    if "personal configuration" not in named:
         raise WiresharkError("tshark -G folders does not name Wireshark's personal folders.")
-    lua = named.get("personal lua plugins")
-    return Folders(
-        Path(extcap) if extcap else Path(str(settings)) / "extcap", Path(lua) if lua else None
-    )
+    settings = Path(named["personal configuration"])
+    extcap = Path(named.get("personal extcap path") or settings / "extcap")
+    if not (lua := named.get("personal lua plugins")):
+        return Folders(extcap, None, None)
+    return Folders(extcap, Path(lua), settings / "profiles" / PROFILE)
 
 
 def _tshark(*arguments: str) -> str:
@@ -165,13 +187,17 @@ def _places(folders: Folders) -> list[tuple[Part, Path]]:
         folder = part.folder(folders)
         if folder is not None:
             places.append((part, folder / part.name))
-    for _part, path in places:
-        if os.path.lexists(path) and written_by(path) is None:
+    for part, path in places:
+        if os.path.lexists(path) and not part.settings and not _is_ours(path):
             raise WiresharkError(
                 f"{path} was not written by vsockdump --install-wireshark; nothing was changed."
                 " Move it away first."
             )
     return places
+
+
+def _is_ours(path: Path) -> bool:
+    return written_by(path) is not None
 
 
 def written_by(path: Path) -> str | None:

@@ -127,6 +127,7 @@ def test_saving_in_the_program(tmp_path: Path) -> None:
     [
         ("packets", ()),
         ("connections", ("-z", "conv")),
+        ("credit", ("-z", "credit,1")),
         ("findings", ("-z", "findings")),
         ("statistics", ("-z", "endpoints", "-z", "rpc")),
     ],
@@ -136,7 +137,9 @@ def test_every_pane_exports_what_the_command_line_prints(
 ) -> None:
     """Line by line, as text and as JSON."""
     path = tmp_path / ("out.json" if as_json else "out.txt")
-    name = "k612_fakeguest.pcap" if pane == "findings" else "prog_http.pcapng"
+    name = {"findings": "k612_fakeguest.pcap", "credit": "k612_bulk_stall.pcap"}.get(
+        pane, "prog_http.pcapng"
+    )
 
     async def test(app: VsockApp, pilot: Any) -> None:
         await pilot.press(key_of(pane), "e")

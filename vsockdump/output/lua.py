@@ -137,6 +137,32 @@ def colour_rules() -> str:
     )
 
 
+# --- columns -----------------------------------------------------------------------------
+
+# Titles and contents: Wireshark's own, or one of the fields.
+COLUMNS: Final = (
+    ("No.", "%m"),
+    ("Time", "%t"),
+    ("Source", "%s"),
+    ("Destination", "%d"),
+    ("State", "vsock.state"),
+    ("In flight", "vsock.credit.inflight"),
+    ("Free", "vsock.credit.free"),
+    ("Length", "%L"),
+    ("Info", "%i"),
+)
+
+
+def column_list() -> str:
+    """The columns for vsock, as a line of Wireshark's `preferences`."""
+    shown = (
+        (title, content if content.startswith("%") else f"%Cus:{content}:0:R")
+        for title, content in COLUMNS
+    )
+    pairs = ",\n\t".join(f'"{title}", "{content}"' for title, content in shown)
+    return f"gui.column.format: \n\t{pairs}\n"
+
+
 def _colour(parts: tuple[int, int, int]) -> str:
     return ",".join(map(str, parts))
 

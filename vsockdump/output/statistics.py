@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vsockdump import wire
 from vsockdump.address import Endpoint
-from vsockdump.batch import NO_TIME, Batch
+from vsockdump.batch import NO_TIME, Batch, Rows
 from vsockdump.columns import Mask, has_monitor, timed
 from vsockdump.errors import UsageError
 from vsockdump.findings.overdue import overdue
@@ -486,11 +486,16 @@ class Credit(OfStore):
     name = "credit"
 
     def __init__(
-        self, tracker: Tracker, selection: Selection | None = None, only: int | None = None
+        self,
+        tracker: Tracker,
+        selection: Selection | None = None,
+        only: int | None = None,
+        windows: CreditWindows | None = None,
     ) -> None:
+        """`only`: of this connection; `windows`: those that somebody else keeps."""
         super().__init__(tracker, selection)
         self._only = only
-        self._windows = CreditWindows()
+        self._windows = CreditWindows() if windows is None else windows
         self._stalls: dict[tuple[int, int], list[tuple[int, int]]] = {}
         self._kept = 0
         self._left_out = 0
@@ -499,7 +504,11 @@ class Credit(OfStore):
         """Sample the windows and note the stalls that ended."""
         self._windows.add(batch.rows, batch.tracked, self._tracker.connections)
         assert batch.stalls is not None
-        for conn, start, end, side in batch.stalls[["conn", "start_ns", "end_ns", "side"]].tolist():
+        self.add_stalls(batch.stalls)
+
+    def add_stalls(self, stalls: Rows) -> None:
+        """Note stalls that have ended."""
+        for conn, start, end, side in stalls[["conn", "start_ns", "end_ns", "side"]].tolist():
             if self._kept == MOST_STALLS:
                 self._left_out += 1
                 continue

@@ -5,6 +5,7 @@ nothing here holds samples.  No plotting library: those for terminals draw point
 are given, and would have to be given all of them.
 """
 
+from collections.abc import Callable, Iterator
 from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from vsockdump.output.statistics import SIDES
 from vsockdump.output.tables import seconds
 from vsockdump.tui.connection_pane import NO_CONNECTION, ConnectionPane
 from vsockdump.tui.keys import bind
+from vsockdump.tui.model import exports
 from vsockdump.tui.model.connections import amount
 from vsockdump.tui.model.credit import Trace
 from vsockdump.tui.model.plot import ACROSS, Cell, Curves, Ink, curves, plot
@@ -369,6 +371,12 @@ class CreditPane(ConnectionPane):
             f"packet {sample['packet']} at {at} s: {sample['flight']} in flight of"
             f" {sample['window']}, {sample['free']} free{update}"
         )
+
+    def export(self, as_json: bool, going: Callable[[], bool]) -> Iterator[bytes]:
+        """-z credit of the connection."""
+        session = self.session
+        for line in exports.credit(session.capture, session.conn, as_json, session.numeric):
+            yield f"{line}\n".encode()
 
     # --- keys --------------------------------------------------------------------------------
 

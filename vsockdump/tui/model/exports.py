@@ -1,12 +1,15 @@
 """What panes show as the command line prints it: text, or JSON lines."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from vsockdump.output.findings import Findings
-from vsockdump.output.statistics import Endpoints, Statistic, make
+from vsockdump.output.statistics import Credit, Endpoints, Statistic, make
 from vsockdump.output.tables import json_line
 from vsockdump.tui.model.capture import Capture
 from vsockdump.tui.model.rates import Graph
+
+_AT_ONCE: Final = 16384  # stalls
 
 
 def lines_of(one: Statistic, as_json: bool, numeric: bool) -> Iterator[str]:
@@ -24,6 +27,17 @@ def findings(capture: Capture, as_json: bool, numeric: bool) -> list[str]:
     with capture.frozen() as tracker:
         found = Findings(tracker, collector=capture.collector)
         return list(lines_of(found, as_json, numeric))
+
+
+def credit(capture: Capture, conn: int, as_json: bool, numeric: bool) -> list[str]:
+    """-z credit,CONNECTION."""
+    spool = capture.stalls
+    with capture.frozen() as tracker:
+        result = Credit(tracker, only=conn, windows=capture.windows)
+        for first in range(0, spool.count, _AT_ONCE):
+            stalls = spool.read(first, _AT_ONCE)
+            result.add_stalls(stalls[stalls["conn"] == conn])
+        return list(lines_of(result, as_json, numeric))
 
 
 def statistics(capture: Capture, as_json: bool, numeric: bool) -> list[str]:
