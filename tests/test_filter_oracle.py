@@ -78,7 +78,7 @@ def test_raw_forms_choose_what_is_written(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours.pcap", tmp_path / "theirs.pcap"
     for form in RAW_FORMS[:3]:
         assert (0, b"", b"") == run_bytes("-r", ALL_CAPTURES[0], "-w", ours, form)
-        tool("tcpdump", "-O", "-r", ALL_CAPTURES[0], "-w", theirs, form)
+        tool("tcpdump", "-O", "--nano", "-r", ALL_CAPTURES[0], "-w", theirs, form)
         assert packets_of(theirs.read_bytes()) == packets_of(ours.read_bytes())
 
 
