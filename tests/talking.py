@@ -5,7 +5,7 @@ END (the side sends no more).  It becomes a capture in memory, which goes the wh
 reader, tracker, streams, registry, parser.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from blocks import pcap_header, pcap_record
@@ -47,6 +47,7 @@ class Heard(NamedTuple):
     evidence: int
     unanswered: list[OpenCall]  # those of ended connections, then those that are open
     codes: list[int]  # of each packet
+    passed_over: int
 
     @property
     def messages(self) -> list[Message]:
@@ -119,8 +120,12 @@ def hear_file(
     setting: Setting = _NO_SETTING,
     keep: bool = False,
     conn: int = 1,
+    behind: Container[int] = (),
 ) -> Heard:
-    """What is said in a file; protocol and evidence are those of connection `conn`."""
+    """What is said in a file; protocol and evidence are those of connection `conn`.
+
+    `behind`: the batches for which there is no time.
+    """
     dialogues = Dialogues(DialogueOptions(ports or {}, setting, keep), 10_000)
     tracker = Tracker(10_000)
     said: list[Said] = []
@@ -128,9 +133,9 @@ def hear_file(
     codes: list[int] = []
     reader = FileReader(path, rows=rows)
     try:
-        for batch in reader.batches():
+        for number, batch in enumerate(reader.batches()):
             tracker.track(batch)
-            dialogues.add(batch)
+            dialogues.add(batch, number in behind)
             said += _in_order(batch)
             calls += batch.unanswered or []
             assert batch.apps is not None
@@ -140,7 +145,8 @@ def hear_file(
     said += dialogues.finish()
     row = dialogues.of(conn)
     calls += dialogues.open_calls()
-    return Heard(said, name_of(int(row["code"])), int(row["evidence"]), calls, codes)
+    passed_over = dialogues.passed_over
+    return Heard(said, name_of(int(row["code"])), int(row["evidence"]), calls, codes, passed_over)
 
 
 def _in_order(batch: Batch) -> list[Said]:

@@ -495,6 +495,8 @@ class _Run:
                     f"the ring was full {counted(counts.freezes, 'time')}; give it more room with"
                     " -B KIB, or keep less of each packet with -s N."
                 )
+        if self._state.dialogues is not None and self._state.dialogues.passed_over:
+            complain(self._state.dialogues.remark())
 
     def _read(self, writer: "Writer | None") -> int:
         """Take all batches; the exit status so far."""
@@ -551,7 +553,7 @@ class _Run:
         state.tracker.set_taps([place.tap for place in self._source.interfaces])
         state.tracker.track(batch)
         if state.dialogues is not None:
-            state.dialogues.add(batch)
+            state.dialogues.add(batch, self._source.behind)
 
     def _cut(self, batch: Batch, left: int) -> Batch:
         """The batch up to the last packet that -c allows.

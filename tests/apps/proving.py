@@ -17,8 +17,8 @@ _FRAME = 76  # bytes of a frame before its data: monitor and virtio header
 _SOURCE_PORT_AT = 32 + 16  # of the virtio header, behind the monitor header
 _OP_AT = 32 + 30
 _RW = 5
-_CUT = {"missing", "cut", "size", "not decoded"}
-_REMEMBERED = ("path", "layers", "resumed", "negotiated", "method")  # of other messages
+_CUT = {"missing", "cut", "size", "not decoded", "[header table lost]"}
+_REMEMBERED = ("path", "layers", "resumed", "negotiated", "service", "method")  # of other messages
 
 
 def recorded(name: str) -> list[Turn]:
@@ -62,20 +62,21 @@ def losses(talk: list[Turn], protocol: str, **options: Any) -> None:
     """With a packet lost, or cut by a snaplen, or with the beginning missing, nothing is said
     that was not: fields are those of a message of the whole talk, or of a cut one."""
     ports = {1024: protocol}
-    told = [_known(one) for one in heard(talk, ports=ports, **options).messages]
+    told = [known(one) for one in heard(talk, ports=ports, **options).messages]
     for number, (side, data) in enumerate(talk):
         for connect in (True, False):
             result = heard(talk, ports=ports, lost=[number], connect=connect, **options).messages
-            _subset(result, told)
+            nothing_else(result, told)
         if isinstance(data, bytes) and len(data) > 1:
             cut = [*talk[:number], (side, Cut(data, len(data) // 2)), *talk[number + 1 :]]
-            _subset(heard(cut, ports=ports, **options).messages, told)
+            nothing_else(heard(cut, ports=ports, **options).messages, told)
 
 
-def _subset(messages: list[Message], told: list[dict[str, Any]]) -> None:
+def nothing_else(messages: list[Message], told: list[dict[str, Any]]) -> None:
+    """Each message is a note, or cut, or was told, as `known` has it."""
     no_failures(messages)
     for one in messages:
-        assert _is_note(one) or _is_cut(one.fields) or _known(one) in told, one
+        assert _is_note(one) or _is_cut(one.fields) or known(one) in told, one
 
 
 def _is_cut(fields: object) -> bool:
@@ -85,8 +86,8 @@ def _is_cut(fields: object) -> bool:
     return isinstance(fields, list) and any(map(_is_cut, fields))
 
 
-def _known(message: Message) -> dict[str, Any]:
-    """The fields, but for what a parser remembers of other messages."""
+def known(message: Message) -> dict[str, Any]:
+    """A message's fields, but for what a parser remembers of other messages."""
     return {key: value for key, value in message.fields.items() if key not in _REMEMBERED}
 
 

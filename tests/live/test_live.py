@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import random
+import re
 import select
 import signal
 import subprocess
@@ -192,6 +193,23 @@ def test_drops_are_counted(network: Network) -> None:
     assert dropped > 1000
     assert "the ring was full 1 time; give it more room with -B KIB" in result.err
     assert captured == result.out.count("\n") > 100
+
+
+def test_messages_are_missed_before_packets_are(network: Network) -> None:
+    """A ring that is half full: data go by without being parsed, and are counted and printed."""
+    call = b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n" + bytes(1000)
+    line = build_frame(GUEST, HOST, Op.RW, call)
+    with Listening(network, "-t", "-B", "2048") as listening:
+        network.send(REQUEST, line)
+        listening.wait_for(b"POST / ", "out")
+        listening.process.send_signal(signal.SIGSTOP)
+        network.send(*[line] * 1200)
+        listening.process.send_signal(signal.SIGCONT)
+        result = listening.end()
+    assert (0, [1202, 1202, 0]) == (result.status, counts(result.err))
+    passed_over = re.search("messages are missing: the data of ([0-9]+) packets", result.err)
+    assert passed_over, result.err
+    assert 900 < int(passed_over[1]) <= 1200
 
 
 def test_killed_while_writing(network: Network, tmp_path: Path) -> None:

@@ -18,20 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsockdump.address import Endpoint
+from vsockdump.amounts import counted
 from vsockdump.apps.byte_stream import ByteStream, Ended, Lost, ProtocolError, Steps
 from vsockdump.apps.message import Call, Kind, Message, OpenCall, Said
 from vsockdump.apps.nature import NATURES, nature
 from vsockdump.apps.protocol import OPENING, Context, Opening, Parser, Setting
 from vsockdump.apps.registry import Choice, codes, failure, recognise
-from vsockdump.batch import NO_TIME, Batch
+from vsockdump.batch import NO_TIME, Batch, Rows
 from vsockdump.columns import ends_in, said_by_row, tracked
 from vsockdump.track.stream import Kind as PieceKind
-from vsockdump.track.stream import Piece, Streams, gap_of, pieces_of
+from vsockdump.track.stream import Piece, Streams, flows_of, gap_of, pieces_of
 from vsockdump.wire import Seqpacket, Shutdown
 
 MOST_PARSERS: Final = 10_000  # connections that are parsed at once
 MOST_CALLS: Final = 10_000  # open calls of a connection
 _MOST_HELD: Final = 64  # pieces of a connection that wait for its protocol to be known
+_DATA: Final = int(PieceKind.DATA)
 _ENDS: Final = (int(PieceKind.SHUTDOWN), int(PieceKind.RST))
 _EOM: Final = int(Seqpacket.EOM)
 _SEND: Final = int(Shutdown.SEND)
@@ -69,7 +71,7 @@ class Dialogues:
     """All connections up to number `most`.
 
     `left_out` counts connections that were given up, the idlest first, because MOST_PARSERS
-    others were parsed.
+    others were parsed; `passed_over` the data packets that were not parsed for want of time.
     """
 
     def __init__(self, options: DialogueOptions, most: int) -> None:
@@ -80,19 +82,24 @@ class Dialogues:
         self._said: dict[int, list[Said]] = {}  # of the batch in work, by packet
         self._unanswered: list[OpenCall] = []
         self.software: dict[int, str] = {}  # by connection, where a port named it
-        self.left_out = 0
+        self.left_out = self.passed_over = 0
         self.late: list[Said] = []
         self.first = 0  # packet of the batch in work
 
-    def add(self, batch: Batch) -> None:
-        """Take a tracked batch; fills its `said`, `apps` and `unanswered`."""
+    def add(self, batch: Batch, behind: bool = False) -> None:
+        """Take a tracked batch; fills its `said`, `apps` and `unanswered`.
+
+        `behind`: packets will be lost unless they are taken faster.  Its data are then
+        passed over, and are gaps to the parsers.
+        """
         numbers = tracked(batch)["conn"]
         self._make_room(int(numbers.max(initial=0)))
         self._said, self._unanswered = {}, []
         self.first = int(batch.rows["number"][0]) if len(batch.rows) else 0
         wanted = ~self._table["closed"][numbers]
         if wanted.any():
-            for piece in pieces_of(self._streams.add(batch, wanted)):
+            pieces = self._streams.add(batch, wanted)
+            for piece in pieces_of(self._without_data(pieces) if behind else pieces):
                 self._take(piece, batch)
         batch.said = dict(sorted(self._said.items()))
         batch.unanswered = self._unanswered
@@ -108,6 +115,13 @@ class Dialogues:
             dialogue.decide(ended=True)
         self.late = [said for _packet, group in sorted(self._said.items()) for said in group]
         return self.late
+
+    def remark(self) -> str:
+        """A sentence about the packets that were passed over."""
+        return (
+            f"messages are missing: the data of {counted(self.passed_over, 'packet')} were passed"
+            " over, so that no packet is lost."
+        )
 
     def open_calls(self) -> Iterator[OpenCall]:
         """Requests that have no response so far, of connections that go on."""
@@ -138,6 +152,23 @@ class Dialogues:
         for row, group in said_by_row(batch):
             found[row] = codes().get(group[0].message.protocol, found[row])
         return found
+
+    def _without_data(self, pieces: Rows) -> Rows:
+        """Those of connections that are parsed, with one gap for all data of a direction.
+
+        Others begin when there is time for them, and see then where in the stream they are.
+        """
+        data = pieces["kind"] == _DATA
+        self.passed_over += int(data.sum())
+        are_open = np.isin(pieces["conn"], np.fromiter(self._open, np.uint64))
+        flows, firsts, places = np.unique(
+            flows_of(pieces[data & are_open]), return_index=True, return_inverse=True
+        )
+        gaps = pieces[data & are_open][firsts]
+        gaps["kind"], gaps["cap"] = PieceKind.LOST, 0
+        gaps["len"] = np.bincount(places, pieces["len"][data & are_open], len(flows))
+        found = np.concatenate((gaps, pieces[~data & are_open]))
+        return found[np.argsort(found["row"], kind="stable")]
 
     def _take(self, piece: Piece, batch: Batch) -> None:
         dialogue = self._open.pop(piece.conn, None) or self._begin(piece, batch)
@@ -197,6 +228,7 @@ class _Side:
     def __init__(self, side: int, keep: bool) -> None:
         self.stream = ByteStream(side, keep)
         self.steps: Steps | None = None
+        self.begun = False
         self.resuming = False  # bytes were lost, and no message has begun since
         self.given_up = False
 
@@ -230,6 +262,12 @@ class _Dialogue:
 
     def take(self, piece: Piece, batch: Batch) -> None:
         """One more piece."""
+        side = self._sides[piece.side]
+        if not side.begun:
+            side.begun = True
+            if piece.offset:  # there was no time for what comes before
+                before = piece._replace(kind=PieceKind.LOST, offset=0, len=piece.offset, cap=0)
+                self.take(before, batch)
         self._latest = self._piece = piece
         data = bytes(batch.buffer[piece.at : piece.at + piece.cap])
         if self._parser is not None:

@@ -70,7 +70,7 @@ def _notify(_pairs: Pairs, _side: int, unit: Unit) -> Saying:
     lines = texts.text_of(unit.body.data).split("\n")
     pairs = [line.partition("=")[::2] for line in lines if "=" in line]
     summary = texts.short(" ".join(f"{key}={value}" for key, value in pairs))
-    return Saying(summary, dict(pairs))
+    return Saying(summary, {**dict(pairs), **texts.cut_of(unit.body)})
 
 
 def _notify_framing(context: Context) -> Framing:

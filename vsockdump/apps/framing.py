@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from struct import Struct
 from typing import Final, NamedTuple
 
-from vsockdump.apps.byte_stream import Body, ByteStream, Ended, ProtocolError
+from vsockdump.apps.byte_stream import Body, ByteStream, Ended, Lost, ProtocolError
 
 LARGEST: Final = 128 << 20  # bytes of a unit; the most that a protocol of framed.py allows
 
@@ -75,6 +75,8 @@ def whole(stream: ByteStream) -> Units:
     body = yield from stream.rest()
     if not body.size:
         raise Ended
+    if not body.data:
+        raise Lost
     return Unit((), body)
 
 

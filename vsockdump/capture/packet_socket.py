@@ -52,6 +52,11 @@ _PACKET_VERSION: Final = 10
 _TPACKET_V3: Final = 2
 _SO_ATTACH_FILTER: Final = 26
 
+# The parts of the ring, as one of so many, that are full when a capture has fallen behind, and
+# still full before it has caught up.
+_BEHIND: Final = 2
+_CAUGHT_UP: Final = 16
+
 _STATUS_AT: Final = 8  # in struct tpacket_block_desc, and so on
 _COUNT_AT: Final = 12
 _STATUS_USER: Final = 1
@@ -88,6 +93,7 @@ class PacketSocket:
         self._link = usable_link(name)
         self.packets = 0
         self.kept = 1
+        self.behind = False
         self.read_again = None
         self.interfaces = [Interface(LINKTYPE_VSOCK, settings.snaplen, name, NANOSECOND)]
         self._timeout_ms = settings.block_timeout_ms
@@ -164,6 +170,7 @@ class PacketSocket:
     def batches(self) -> Iterator[Batch]:
         """The packets as they come; each batch is valid until the next is asked for."""
         while self._wait():
+            self.behind = self._is_full(_CAUGHT_UP if self.behind else _BEHIND)
             first = self._block
             count, done = self._fill()
             if count:
@@ -203,9 +210,14 @@ class PacketSocket:
             select.select([self._socket], [], [], self._timeout_ms / 1000)
         return True
 
-    def _word(self, offset: int) -> int:
-        """A field of the current block's description."""
-        at = self._block * _BLOCK + offset
+    def _is_full(self, part: int) -> bool:
+        """Whether one of `part` parts of the ring waits to be read: blocks fill in order."""
+        ahead = (self._block + self._blocks // part) % self._blocks
+        return bool(self._word(_STATUS_AT, ahead) & _STATUS_USER)
+
+    def _word(self, offset: int, block: int | None = None) -> int:
+        """A field of a block's description, the current one's unless another is named."""
+        at = (self._block if block is None else block) * _BLOCK + offset
         return int.from_bytes(self._memory[at : at + 4], "little")
 
     def _ready(self) -> bool:

@@ -21,6 +21,7 @@ class Playback:
     """A source that plays the file at `path`; `clock` gives nanoseconds that only grow."""
 
     live: Final = True
+    behind: Final = False
     size: Final = 0
     position: Final = 0
     dropped: Final = None

@@ -45,6 +45,8 @@ class FileReader:
     byte offset of the damage and after the packets before it.
     """
 
+    behind: Final = False  # whoever writes waits for us
+
     def __init__(self, path: str, rows: int = ROWS, buffer: int = BUFFER) -> None:
         self.stream = ByteStream(path)
         self._in_thread = self.stream.size > LARGE

@@ -87,12 +87,14 @@ class Apps(OfStore):
         yield from render(Table(title, _COLUMNS, rows, notes), colour)
 
     def _left_out(self) -> list[str]:
-        left_out = self._dialogues.left_out
-        if not left_out:
-            return []
-        return [
-            f"{counted(left_out, 'connection')} were not parsed to their end: too many at once."
-        ]
+        found, left_out = [], self._dialogues.left_out
+        if left_out:
+            found.append(
+                f"{counted(left_out, 'connection')} were not parsed to their end: too many at once."
+            )
+        if self._dialogues.passed_over:
+            found.append(self._dialogues.remark().capitalize())
+        return found
 
     def json_lines(self) -> Iterator[str]:
         """One object a row."""

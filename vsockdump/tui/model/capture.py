@@ -159,7 +159,7 @@ class Capture:
             self.tracker.track(batch)
             self.collector.add(batch)
             if self._dialogues is not None:
-                self._dialogues.add(batch)
+                self._dialogues.add(batch, self.source.behind)
             self.windows.add(batch.rows, batch.tracked, self.tracker.connections)
             for taker in self._takers:
                 taker.add(batch)
@@ -227,9 +227,13 @@ class Capture:
                 f"The last {self._left_out} packets are counted but not listed: {self._full}."
                 + (f"  {self._error}" if self._error else "")
             )
-        if self.messages.left_out and not self._error:
+        if self._error:
+            return self._error
+        if self.messages.left_out:
             return f"The last {self.messages.left_out} application messages are not kept."
-        return self._error
+        if self._dialogues is not None and self._dialogues.passed_over:
+            return self._dialogues.remark().capitalize()
+        return ""
 
     @contextmanager
     def frozen(self) -> Iterator[Tracker]:
