@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -29,3 +29,19 @@ class Lazy(Mapping[K, V]):
 
     def __repr__(self) -> str:
         return repr(self._made)
+
+
+DECODERS: Final[dict[str, Callable[[bytes], Mapping[str, Any]]]] = {}
+
+
+class Decoded(Lazy[str, Any]):
+    """What the decoder of that name makes of bytes.
+
+    Who keeps it keeps these two, and nobody has looked: decoding may take a thousand times as
+    long as keeping.
+    """
+
+    def __init__(self, decoder: str, data: bytes) -> None:
+        super().__init__(lambda: DECODERS[decoder](data))
+        self.decoder = decoder
+        self.data = data

@@ -7,9 +7,11 @@ import pytest
 from looking import CAPTURES, opened
 
 from vsockdump.apps.dialogues import DialogueOptions, Dialogues
+from vsockdump.apps.inner_frames import frame_fields
 from vsockdump.apps.message import Call, Kind, Message, Said
 from vsockdump.capture.reader import FileReader
 from vsockdump.filters.filter import Filter
+from vsockdump.lazy import DECODERS
 from vsockdump.output.said import detail_lines
 from vsockdump.track.tracker import Tracker
 from vsockdump.tui.model.columns import Formatter
@@ -79,6 +81,20 @@ def test_what_is_kept_of_a_message(said: Said) -> None:
     assert list(detail_lines(said)) == list(detail_lines(again))
     assert said[:6] == again[:6]
     assert (said.latency_ns, said.request_packet) == (again.latency_ns, again.request_packet)
+
+
+def test_keeping_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made of bytes when somebody looks is not made in the capture's thread."""
+    looked: list[bytes] = []
+    monkeypatch.setitem(DECODERS, "frame", lambda data: looked.append(data) or {"of": len(data)})
+    fields = frame_fields(bytes(60))
+    messages = Messages()
+    messages.add({9: [SAID._replace(message=SAID.message._replace(fields=fields))]})
+    again = messages.read(messages.rows_of(numbers_of(9, 1))[0]).message.fields
+    assert (fields["frame"], 0) == (again["frame"], again["missing"])
+    assert not looked
+    assert {"of": 60} == again["layers"]
+    assert [bytes(60)] == looked
 
 
 def test_a_message_without_end_is_kept_without_its_fields() -> None:

@@ -6,13 +6,12 @@ Scapy's, which takes a hundred times as long: `frame_fields` asks it only when s
 """
 
 from collections.abc import Mapping
-from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct, error
 from typing import Any, Final
 
 from vsockdump.apps.message import Fields, Value
-from vsockdump.lazy import Lazy
+from vsockdump.lazy import DECODERS, Decoded
 
 HEADER: Final = 14  # bytes of an Ethernet header without tags
 _VLAN: Final = (0x8100, 0x88A8)
@@ -33,6 +32,7 @@ _DNS_TYPES: Final = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX",
 _TCP_FLAGS: Final = "FSRP.UEW"  # from the lowest bit, in tcpdump's letters
 _DNS_PORTS: Final = (53, 5353)
 _MOST_LABELS: Final = 32
+_DECODER: Final = "frame"
 
 _TYPE: Final = Struct(">H")
 _ARP_BODY: Final = Struct(">HHBBH6s4s6s4s")
@@ -147,7 +147,7 @@ def frame_fields(frame: bytes, missing: int = 0) -> Fields:
     Its bytes (`frame`), how many of them are `missing` from the capture, and its `layers`,
     which Scapy decodes when somebody looks.
     """
-    return {"frame": frame, "missing": missing, "layers": Lazy(partial(_layers, frame))}
+    return {"frame": frame, "missing": missing, "layers": Decoded(_DECODER, frame)}
 
 
 def _layers(frame: bytes) -> Mapping[str, Value]:
@@ -171,3 +171,6 @@ def _plain(value: Any) -> Value:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return str(value)
+
+
+DECODERS[_DECODER] = _layers

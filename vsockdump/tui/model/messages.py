@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsockdump.apps.message import Call, Kind, Message, Said, Value
+from vsockdump.lazy import Decoded
 from vsockdump.tui.model.spool import Spool, UnnamedFile
 
 DEFAULT_CAP: Final = 1 << 30  # bytes of messages
@@ -184,8 +185,13 @@ def _unpacked(text: bytes, row: np.void) -> Said:
 
 
 def _kept(value: Value) -> Any:
-    """A value as JSON has it; a letter before texts and bytes tells them apart."""
+    """A value as JSON has it.
+
+    A letter before texts and bytes tells them apart, and begins a list that is to be decoded.
+    """
     match value:
+        case Decoded():
+            return [f"d{value.decoder}", value.data.hex()]
         case bytes() | bytearray() | memoryview():
             return f"b{value.hex()}"
         case None | bool() | int() | float():
@@ -206,6 +212,8 @@ def _given(value: Any) -> Any:
             return value[1:] if value[0] == "s" else bytes.fromhex(value[1:])
         case dict():
             return {name: _given(item) for name, item in value.items()}
+        case [str(decoder), data] if decoder[0] == "d":
+            return Decoded(decoder[1:], bytes.fromhex(data))
         case list():
             return [_given(item) for item in value]
     return value
