@@ -12,7 +12,7 @@ from vsockdump.tui.keys import bind
 from vsockdump.tui.model.details import Node, node_at
 
 # Branches that are open until the user closes them.
-_OPEN: Final = ("Virtio", "Payload", "Message", "Connection")
+_OPEN: Final = ("Virtio", "Payload", "Message", "Connection", "Wireshark", "Wireshark:")
 
 
 class DetailsTree(Tree[Node]):
@@ -67,8 +67,8 @@ class DetailsTree(Tree[Node]):
         """What is shown."""
         return self._shown_nodes
 
-    def select(self, wanted: Node) -> None:
-        """Go to a node, its branch being opened."""
+    def select(self, wanted: Node, at_top: bool = False) -> None:
+        """Go to a node, its branch being opened; `at_top`: with as much below it as there is."""
         branches = [self.root]
         while branches:
             branch = branches.pop()
@@ -77,9 +77,14 @@ class DetailsTree(Tree[Node]):
                 while parent is not None:
                     parent.expand()
                     parent = parent.parent
-                self.call_after_refresh(self.move_cursor, branch)
+                self.call_after_refresh(self._go_to, branch, at_top)
                 return
             branches += branch.children
+
+    def _go_to(self, branch: TreeNode[Node], at_top: bool) -> None:
+        self.move_cursor(branch)
+        if at_top:
+            self.scroll_to(y=branch.line, animate=False)
 
     def select_byte(self, at: int) -> Node | None:
         """Go to the innermost node of a byte, without a message; the node."""

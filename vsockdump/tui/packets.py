@@ -26,6 +26,7 @@ from vsockdump.output.text import TextOptions, TextView
 from vsockdump.tui.details import DetailsTree
 from vsockdump.tui.hex import HexView
 from vsockdump.tui.keys import bind
+from vsockdump.tui.model import wireshark
 from vsockdump.tui.model.columns import COLOUR_RULES, COLUMNS, TIME_FORMATS, Line, colour_rule
 from vsockdump.tui.model.details import Node, details, packet_bytes
 from vsockdump.tui.model.goto import GotoError, place_of
@@ -231,9 +232,14 @@ class PacketsPane(Pane):
         bind("n", "again(True)", "Next found", show=False),
         bind("N", "again(False)", "Found before", show=False),
         bind("i", "by_field", "Only packets with the field's value", show=False),
+        bind("v", "wireshark", "What Wireshark says", show=False),
         bind("F", "follow", "Follow the end", show=False),
         bind("z", "whole", "List only, or list and packet", show=False),
     ]
+
+    def __init__(self, session: Session, name: str) -> None:
+        super().__init__(session, name)
+        self._asked: tuple[int, Node] | None = None  # a packet, and what Wireshark says of it
 
     def compose(self) -> ComposeResult:
         """The list above; the tree and the bytes beside each other below."""
@@ -266,7 +272,8 @@ class PacketsPane(Pane):
         try:
             batch = self.session.again.packet(number)
             self.session.conn = int(tracked(batch)["conn"][0]) or self.session.conn
-            self.fields.show((*self._comments(number), *details(self.session.capture, batch)))
+            nodes = (*self._comments(number), *details(self.session.capture, batch))
+            self.fields.show((*nodes, *self._opinion(number)))
             self.hex.show(packet_bytes(batch))
             self.finder.arrived()
         except CaptureError as error:
@@ -276,6 +283,11 @@ class PacketsPane(Pane):
         """What the user wrote of the packet."""
         if number in self.session.comments:
             yield Node("Your comment", on_line(self.session.comments[number]))
+
+    def _opinion(self, number: int) -> Iterator[Node]:
+        """What Wireshark says of the packet, where it was asked."""
+        if self._asked is not None and self._asked[0] == number:
+            yield self._asked[1]
 
     def go_to(self, number: int) -> None:
         """Show this packet, or the next that is listed."""
@@ -352,6 +364,26 @@ class PacketsPane(Pane):
             self.session.comment(number, text.strip())
             self.list.refresh()
             self._look_at(self.session.current)
+
+    def action_wireshark(self) -> None:
+        """Ask Wireshark's engine, in a thread, and show what it says below what we say."""
+        number = self.session.current
+        if number:
+            self._answered(number, wireshark.ASKING)
+            self._ask_wireshark(number)
+
+    @work(thread=True, exclusive=True, group="wireshark")
+    def _ask_wireshark(self, number: int) -> None:
+        worker = get_current_worker()
+        said = wireshark.says(self.session.capture, number)
+        if not worker.is_cancelled:
+            self.app.call_from_thread(self._answered, number, said)
+
+    def _answered(self, number: int, said: Node) -> None:
+        self._asked = number, said
+        if number == self.session.current:
+            self._look_at(number)
+            self.fields.select(said, at_top=True)
 
     def action_by_field(self) -> None:
         """List only packets with the field's value."""
