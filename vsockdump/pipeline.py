@@ -97,7 +97,8 @@ def _run_tui(config: Config) -> int:
     from vsockdump.tui.run import require_terminal, show, take_keyboard
 
     require_terminal()
-    import_module("vsockdump.tui.app")  # before the run becomes another user; see _import_all
+    if config.read is None or config.user:  # it will become another user; see _import_all
+        import_module("vsockdump.tui.app")
     with ExitStack() as held:
         if config.tui is not None and config.tui.demo:
             start = _play(held)

@@ -4,6 +4,7 @@ Rules for editors: panes draw, the model knows, here it is only wired.  Nothing 
 takes time runs in a thread of the model's.
 """
 
+from asyncio import Lock
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import ClassVar, Final
@@ -12,12 +13,14 @@ from textual import work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.events import Event, Key
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Footer, Input, Static
+from textual.widgets import ContentSwitcher, Input, Static
 
 from vsockdump.capture.errors import CaptureError
 from vsockdump.tui.filter_bar import FilterBar
 from vsockdump.tui.help import Help
+from vsockdump.tui.key_line import KeyLine
 from vsockdump.tui.keys import bind
 from vsockdump.tui.looks import HIGH_CONTRAST, style_sheet
 from vsockdump.tui.model.completion import check
@@ -31,6 +34,8 @@ from vsockdump.tui.session import Session
 from vsockdump.tui.status import Status
 
 _TICK_S: Final = 0.15  # from snapshot to snapshot
+_FIRST_S: Final = 0.02
+_KEY_S: Final = 0.03  # what a key takes to be seen
 
 
 class Tabs(Static):
@@ -58,6 +63,7 @@ class MainScreen(Screen[None]):
         super().__init__()
         self.session = session
         self._filter_text = filter_text
+        self._making = Lock()
 
     def compose(self) -> ComposeResult:
         """From top to bottom."""
@@ -66,16 +72,17 @@ class MainScreen(Screen[None]):
         self.status = Status(self.session)
         yield self.tabs
         yield self.bar
-        with ContentSwitcher(initial=next(iter(PANES))):
-            for name, pane in PANES.items():
-                yield pane(self.session, name)
+        first = next(iter(PANES))
+        with ContentSwitcher(initial=first):
+            yield PANES[first](self.session, first)
         yield self.status
-        yield Footer(compact=True)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Begin to draw."""
-        self.show(next(iter(PANES)))
+        self._show(next(iter(PANES)))
         self.set_interval(_TICK_S, self._tick)
+        self._impatient = self.set_interval(_FIRST_S, self._look_for_first)
         if self._filter_text:
             self._choose(self._filter_text)
 
@@ -85,8 +92,15 @@ class MainScreen(Screen[None]):
         switcher = self.query_one(ContentSwitcher)
         return switcher.get_child_by_id(str(switcher.current), Pane)
 
-    def show(self, name: str) -> None:
-        """Show this pane."""
+    async def show(self, name: str) -> None:
+        """Show this pane, which is made when it is wanted first: the program starts sooner."""
+        async with self._making:
+            switcher = self.query_one(ContentSwitcher)
+            if not switcher.query_children(f"#{name}"):
+                await switcher.add_content(PANES[name](self.session, name))
+        self._show(name)
+
+    def _show(self, name: str) -> None:
         self.query_one(ContentSwitcher).current = name
         self.tabs.show(name)
         self.pane.draw()
@@ -96,6 +110,14 @@ class MainScreen(Screen[None]):
         """The keys are the pane's."""
         widget = next((child for child in self.pane.query("*") if child.can_focus), None)
         self.set_focus(widget)
+
+    def _look_for_first(self) -> None:
+        """Do not wait for the first packets longer than they take."""
+        if self.session.current or self.session.snapshot.ended:
+            self._impatient.stop()
+            self.call_after_refresh(self.session.capture.give_way, 0)
+        elif len(self.session.capture.index) or self.session.capture.ended:
+            self._tick()
 
     def _tick(self) -> None:
         self.session.refresh()
@@ -167,15 +189,15 @@ class MainScreen(Screen[None]):
             text = f"({self.session.filter}) and ({text})"
         self._choose(text)
 
-    def on_go_to(self, message: GoTo) -> None:
+    async def on_go_to(self, message: GoTo) -> None:
         """A pane wants a packet to be shown."""
-        self.show("packets")
+        await self.show("packets")
         self.query_one(PacketsPane).go_to(message.number)
 
-    def on_open_pane(self, message: OpenPane) -> None:
+    async def on_open_pane(self, message: OpenPane) -> None:
         """A pane wants another to be shown."""
         if message.pane in PANES:
-            self.show(message.pane)
+            await self.show(message.pane)
 
     def on_picked(self, message: Picked) -> None:
         """The cursor is on another packet."""
@@ -238,6 +260,12 @@ class VsockApp(App[None]):
         if self._greeting:
             self.notify(self._greeting, markup=False)
 
+    async def on_event(self, event: Event) -> None:
+        """A key comes before the reading of a file."""
+        if isinstance(event, Key):
+            self.session.capture.give_way(_KEY_S)
+        await super().on_event(event)
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Where text is typed, over the main screen, or in some panes, a slash is a slash."""
         if action == "main":
@@ -249,9 +277,9 @@ class VsockApp(App[None]):
         """An action of the main screen."""
         getattr(self.main, f"action_{action}")()
 
-    def action_pane(self, name: str) -> None:
+    async def action_pane(self, name: str) -> None:
         """Show a pane."""
-        self.main.show(name)
+        await self.main.show(name)
 
     def action_pause(self) -> None:
         """Hold the screen; the capture goes on."""

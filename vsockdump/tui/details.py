@@ -39,7 +39,7 @@ class DetailsTree(Tree[Node]):
             self.node = node
 
     def __init__(self) -> None:
-        super().__init__("packet")
+        super().__init__(Text("packet"))  # no markup, and none is looked for
         self.show_root = False
         self.guide_depth = 2
         self._shown_nodes: tuple[Node, ...] = ()

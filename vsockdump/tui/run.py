@@ -29,6 +29,7 @@ Reopen = Callable[[str | None], Source]
 SMALLEST: Final = (40, 12)  # columns and rows
 _KEYBOARD: Final = "/dev/tty"
 _STDIN: Final = 0
+_FIRST_SCREEN_S: Final = 5.0  # at most, until the first packets are on the screen
 _SWITCH_S: Final = 0.0005  # the screen's thread waits so long for the capture's, not Python's 5 ms
 
 
@@ -63,20 +64,26 @@ def take_keyboard() -> None:
 
 def show(config: Config, source: Source, greeting: str, reopen: Reopen | None = None) -> None:
     """Show the source until the user quits; `reopen` opens it, or another interface, anew."""
-    from vsockdump.tui.app import VsockApp
-    from vsockdump.tui.looks import themes
-
-    settings = _settings(themes())
     sys.setswitchinterval(_SWITCH_S)
-    for name in ("COLUMNS", "LINES"):  # exported by some, and no longer true after a resize
-        os.environ.pop(name, None)
-    begin = partial(_begin, config, settings, History(history_file()))
+    capture = _captured(config, source)  # the first packets are there when Textual is
+    try:
+        from vsockdump.tui.app import VsockApp
+        from vsockdump.tui.looks import themes
 
-    def anew(interface: str | None) -> Session:
-        assert reopen is not None
-        return begin(reopen(interface))
+        settings = _settings(themes())
+        for name in ("COLUMNS", "LINES"):  # exported by some, and no longer true after a resize
+            os.environ.pop(name, None)
+        begin = partial(_begin, config, settings, History(history_file()))
 
-    app = VsockApp(begin(source), config.filter, greeting, settings, anew if reopen else None)
+        def anew(interface: str | None) -> Session:
+            assert reopen is not None
+            return begin(_captured(config, reopen(interface)))
+
+        app = VsockApp(begin(capture), config.filter, greeting, settings, anew if reopen else None)
+    except BaseException:
+        capture.close()
+        source.close()
+        raise
     try:
         asyncio.run(_run(app))
     finally:
@@ -84,11 +91,17 @@ def show(config: Config, source: Source, greeting: str, reopen: Reopen | None = 
         app.session.capture.source.close()
 
 
-def _begin(config: Config, settings: Settings, history: History, source: Source) -> Session:
-    """A capture that runs, and how it is looked at at first."""
+def _captured(config: Config, source: Source) -> Capture:
+    """A capture that runs; a file goes on behind its first packets when these are shown."""
     options = config.tui or TuiOptions()
     capture = Capture(source, config.max_connections, options.max_copy, apps=config.apps)
+    capture.give_way(_FIRST_SCREEN_S)
     capture.start()
+    return capture
+
+
+def _begin(config: Config, settings: Settings, history: History, capture: Capture) -> Session:
+    """How a capture is looked at at first."""
     session = Session(capture, config.text.numeric or settings.numeric, history)
     session.columns, session.times = settings.columns, settings.times
     return session

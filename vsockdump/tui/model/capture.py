@@ -10,6 +10,7 @@ Rules for editors: the screen gets Snapshot, copies and numbers, never an object
 thread goes on writing to.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -36,6 +37,7 @@ from vsockdump.tui.model.records import DEFAULT_CAP, Full, records_of
 from vsockdump.tui.model.spool import Spool
 
 DEFAULT_CONNECTIONS: Final = 1_000_000
+_A_MOMENT_S: Final = 0.005
 _NO_WISHES: Final = DialogueOptions({})
 
 
@@ -121,7 +123,8 @@ class Capture:
         self._counting = Lock()  # the kernel clears its counts when they are read
         self._left_out = 0
         self._full = self._error = ""
-        self._ended = False
+        self._ended = self._stopped = False
+        self._waits_until = self._waits_again = 0.0  # time.monotonic()
         self._thread = Thread(target=self._run, name="capture", daemon=True)
 
     # --- the capture's thread ----------------------------------------------------------------
@@ -132,6 +135,7 @@ class Capture:
 
     def stop(self) -> None:
         """Let the capture end; what came until now stays."""
+        self._stopped = True
         self.source.stop()
 
     def close(self) -> None:
@@ -140,10 +144,28 @@ class Capture:
         if self._thread.ident is not None:
             self._thread.join()
 
+    def give_way(self, seconds: float) -> None:
+        """Let a file wait for so long, or until it is said anew: the screen has work to do.
+
+        Of what is asked for again and again only half is given.  A live capture never waits.
+        """
+        now = time.monotonic()
+        if not seconds:
+            self._waits_until = 0.0
+        elif now >= self._waits_again:
+            self._waits_until = now + seconds
+            self._waits_again = now + 2 * seconds
+
+    def _wait_for_screen(self) -> None:
+        while (left := self._waits_until - time.monotonic()) > 0 and not self._stopped:
+            time.sleep(min(left, _A_MOMENT_S))
+
     def _run(self) -> None:
         try:
             for batch in self.source.batches():
                 self._take(batch)
+                if not self.source.live:
+                    self._wait_for_screen()
         except CaptureError as error:
             self._error = str(error)
         finally:
