@@ -6,9 +6,9 @@ read again, in the file.  vsock has neither retransmission nor reordering, so th
 of packets is the order of bytes; what takes thought is what was not captured.  Every gap is
 a piece, or follows from one (`gap_of`), and is never closed over.
 
-Rules for editors: whole batches at a time; only packets that prove a loss, and those of
-their connections until the loss is measured, are looked at one by one.  Who wants bytes
-asks a `Reader` for them, wherever they are.
+Rules for editors: whole batches at a time; only in connections in which a packet of the batch
+proves or measures a loss they are looked at one by one.  Who wants bytes asks a `Reader` for
+them, wherever they are.
 
 Not one buffer a direction, as a TCP reassembler has: there is nothing to wait for, and what
 a view has to keep is its own decision.
@@ -224,14 +224,20 @@ class Streams:
         self._unsure.update(after["conn"][ahead].tolist())
         if not self._unsure:
             return ahead
-        return np.array([conn in self._unsure for conn in after["conn"].tolist()], np.bool_)
+        found: NDArray[np.bool_] = np.isin(after["conn"], np.fromiter(self._unsure, np.uint64))
+        return found
 
     def _gaps(
         self, pieces: Rows, rows: Rows, after: Rows, unsure: NDArray[np.bool_]
     ) -> tuple[list[int], list[Piece]]:
         """The gaps between the pieces of a batch, and before which piece each belongs."""
         found = _before_capture(pieces, rows, after)
-        for place in np.flatnonzero(unsure).tolist():
+        # What neither proves a loss nor measures one only adds to its flow's count.
+        telling = (pieces["kind"] == _DATA) & ((after["known"] & _TX_CNT) != 0)
+        telling |= (after["marks"] & _FWD_AHEAD) != 0
+        looked_at = unsure & np.isin(after["conn"], after["conn"][unsure & telling])
+        self._count_on(pieces[unsure & ~looked_at])
+        for place in np.flatnonzero(looked_at).tolist():
             piece = Piece._make(pieces[place].tolist())
             found += [(place, gap) for gap in self._lost(piece, rows[place], after[place])]
         found.sort(key=lambda entry: entry[0])  # stable: what began earlier is missing first
@@ -255,6 +261,16 @@ class Streams:
             yield _gap_piece(piece, 1 - piece.side, Kind.LOST_AT_LEAST, least)
         if not (flow.unsure or peer.unsure):
             self._unsure.discard(piece.conn)
+
+    def _count_on(self, pieces: Rows) -> None:
+        """Take data of unsure connections in which nothing new is learnt."""
+        data = pieces[pieces["kind"] == _DATA]
+        numbers, group = np.unique(flows_of(data), return_inverse=True)
+        sizes = np.bincount(group, data["len"], len(numbers)).astype(np.int64)
+        for number, size in zip(numbers.tolist(), sizes.tolist(), strict=True):
+            flow = self._flow(number, False)
+            known = flow.unsure and flow.tx is not None
+            flow.tx = ((flow.tx or 0) + size) & 0xFFFFFFFF if known else None
 
     def _note_counts(self, pieces: Rows, after: Rows) -> None:
         """Keep the tx_cnt after the last data of each direction, of connections that are sure."""

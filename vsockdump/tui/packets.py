@@ -15,6 +15,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.strip import Strip
+from textual.timer import Timer
 from textual.worker import get_current_worker
 
 from vsockdump.capture.errors import CaptureError
@@ -42,6 +43,7 @@ from vsockdump.tui.session import Session
 _FINDING: Final = "finding note or finding warn or finding error"
 _LAST: Final = 60
 _REST_S: Final = 0.03  # how long the cursor rests before details are made
+_GLANCE_S: Final = 0.5
 
 
 class PacketList(RowList):
@@ -239,6 +241,7 @@ class PacketsPane(Pane):
 
     def __init__(self, session: Session, name: str) -> None:
         super().__init__(session, name)
+        self._glance: Timer | None = None
         self._asked: tuple[int, Node] | None = None  # a packet, and what Wireshark says of it
 
     def compose(self) -> ComposeResult:
@@ -263,8 +266,15 @@ class PacketsPane(Pane):
         self.list.relist(self.session.current)
 
     def chosen(self, number: int) -> None:
-        """Show the packet once the cursor rests."""
-        self.set_timer(_REST_S, lambda: self._look_at(number))
+        """Show the packet once the cursor rests, or goes on with the end, now and then."""
+        if not self.list.following:
+            self.set_timer(_REST_S, lambda: self._look_at(number))
+        elif self._glance is None:
+            self._glance = self.set_timer(_GLANCE_S, self._look_at_current)
+
+    def _look_at_current(self) -> None:
+        self._glance = None
+        self._look_at(self.session.current)
 
     def _look_at(self, number: int) -> None:
         if number != self.session.current:

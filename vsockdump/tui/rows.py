@@ -13,6 +13,7 @@ from textual.binding import BindingType
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
 
 from vsockdump.tui.keys import bind
 
@@ -63,9 +64,20 @@ class RowList(ScrollView, can_focus=True):
         """The cursor was set."""
 
     def resize_to(self, count: int, width: int) -> None:
-        """So many rows, of so many characters, from now on."""
-        self.count = count
-        self.virtual_size = Size(width, count + self.has_head)
+        """So many rows, of so many characters, from now on.
+
+        Where a scrollbar is and stays, and only that changes, nothing is laid out anew.
+        """
+        before, size = self.virtual_size, Size(width, count + self.has_head)
+        seen = round(self.scroll_y) + self.page_rows  # rows up to the last one in sight
+        self.count, grown = count, min(before.height, size.height) > self.size.height
+        if grown and before.width == width and self.show_vertical_scrollbar:
+            self.set_reactive(Widget.virtual_size, size)
+            self.vertical_scrollbar.window_virtual_size = size.height
+            if seen <= before.height <= size.height:
+                return
+        else:
+            self.virtual_size = size
         self.refresh()
 
     def line(self, text: str, style: Style) -> Strip:
