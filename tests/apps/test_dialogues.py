@@ -89,10 +89,12 @@ class protocols:
 
     def __enter__(self) -> None:
         self._patch.__enter__()
+        registry._by_port.cache_clear()  # which is of all protocols
         registry.codes.cache_clear()
 
     def __exit__(self, *exc: object) -> None:
         self._patch.__exit__(None, None, None)
+        registry._by_port.cache_clear()
         registry.codes.cache_clear()
 
 

@@ -23,7 +23,7 @@ from vsockdump.apps.byte_stream import ByteStream, Ended, Lost, ProtocolError, S
 from vsockdump.apps.message import Call, Kind, Message, OpenCall, Said
 from vsockdump.apps.nature import NATURES, nature
 from vsockdump.apps.protocol import OPENING, Context, Opening, Parser, Setting
-from vsockdump.apps.registry import Choice, codes, failure, recognise
+from vsockdump.apps.registry import Choice, Recognition, codes, failure
 from vsockdump.batch import NO_TIME, Batch, Rows
 from vsockdump.columns import ends_in, said_by_row, tracked
 from vsockdump.track.stream import Kind as PieceKind
@@ -249,6 +249,7 @@ class _Dialogue:
         self._name = ""
         self._held: list[tuple[Piece, bytes]] = []  # until the protocol is known
         self._opening = (bytearray(), bytearray())
+        self._recognition = Recognition()
         self._joined = False
         self._silent: set[int] = set()  # sides that have ended, until the protocol is known
         self._calls: dict[tuple[int, object], OpenCall] = {}
@@ -282,6 +283,7 @@ class _Dialogue:
         opening = self._opening[piece.side]
         if piece.kind in (PieceKind.BEFORE, PieceKind.LOST, PieceKind.LOST_AT_LEAST):
             opening.clear()
+            self._recognition = Recognition()
             self._joined = True
         elif data:
             opening += data[: max(OPENING - len(opening), 0)]
@@ -305,7 +307,7 @@ class _Dialogue:
             self._joined,
             ended,
         )
-        choice = recognise(opening, self._all.options.ports)
+        choice = self._recognition.choose(opening, self._all.options.ports)
         if choice is None:
             return
         self._all.settled(self._conn, self._piece.packet, choice)

@@ -48,6 +48,11 @@ class Opening(NamedTuple):
         """
         return int(self.joined and self.ends[0].port < self.ends[1].port)
 
+    @property
+    def acceptor(self) -> Endpoint:
+        """The end that was connected to."""
+        return self.ends[1 - self.likely_client]
+
 
 class Prior(NamedTuple):
     """Who is known to use a port: a reason to expect a protocol there.
@@ -63,7 +68,7 @@ class Prior(NamedTuple):
 
     def fits(self, opening: Opening) -> bool:
         """Whether a connection goes to this port of such a listener."""
-        acceptor = opening.ends[1 - opening.likely_client]
+        acceptor = opening.acceptor
         if acceptor.port != self.port or opening.socket_type != self.socket_type:
             return False
         if self.cid is not None:
@@ -116,7 +121,8 @@ class Parser:
 class Protocol(NamedTuple):
     """A protocol: its name, what tells it, and who parses it.
 
-    `recognise` None: only its ports tell it.  `most` is the surest that its recogniser gets:
+    `recognise` None: only its ports tell it.  A score of 0 is final: whatever follows, it is not
+    asked again.  `most` is the surest that its recogniser gets:
     nobody waits for its judgement who is surer already.
     """
 

@@ -7,7 +7,7 @@ Rules for editors: this module is imported by the table of fields and must stay 
 protocols' own modules are imported by `protocols`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -156,47 +156,73 @@ def decode_map(wishes: tuple[str, ...]) -> Mapping[int, str]:
     return ports
 
 
-def recognise(opening: Opening, ports: Mapping[int, str]) -> Choice | None:
-    """What a connection speaks, by how it begins; None where more bytes could tell.
+class Recognition:
+    """Finding out what a connection speaks, as more of its beginning is known.
 
-    `ports` is a `decode_map`.
+    Protocols that its bytes have ruled out are not asked again.
     """
-    for end in (opening.ends[1], opening.ends[0]):
-        if end.port in ports:
-            wanted = ports[end.port]
-            return Choice(None if wanted == RAW else named(wanted), "user")
-    more = not opening.ended and any(len(data) < OPENING for data in opening.data)
-    return _by_content(opening, more)
+
+    def __init__(self) -> None:
+        self._left: Sequence[Protocol] = protocols()
+
+    def choose(self, opening: Opening, ports: Mapping[int, str]) -> Choice | None:
+        """What it speaks; None where more bytes could tell.  `ports` is a `decode_map`."""
+        for end in (opening.ends[1], opening.ends[0]):
+            if end.port in ports:
+                wanted = ports[end.port]
+                return Choice(None if wanted == RAW else named(wanted), "user")
+        more = not opening.ended and any(len(data) < OPENING for data in opening.data)
+        return self._by_content(opening, more)
+
+    def _by_content(self, opening: Opening, more: bool) -> Choice | None:
+        """The surest protocol; a port adds to what bytes say, and holds where they are silent."""
+        best, choice = 0, Choice(None, "")
+        expected: Choice | None = None
+        could = 0  # how sure those may get who need more bytes
+        priors, left, remarks = _priors_of(opening), [], []
+        for protocol in self._left:
+            prior = priors.get(protocol.name)
+            try:
+                score = protocol.recognise(opening) if protocol.recognise else None
+            except Exception as error:  # a foreign protocol's mistake is not the capture's
+                remarks.append(f"the recogniser of {protocol.name} failed: {failure(error)}")
+                left.append(protocol)
+                continue
+            if score is None:
+                if protocol.recognise is not None:
+                    could = max(could, protocol.most + PRIOR * bool(prior))
+                if prior and expected is None:
+                    expected = Choice(protocol, "port", prior.software)
+            elif score and score + PRIOR * bool(prior) > best:
+                best = score + PRIOR * bool(prior)
+                choice = Choice(protocol, "content", prior.software if prior else "")
+            if score != 0:
+                left.append(protocol)
+        self._left = left
+        if best < NEEDED:
+            choice = Choice(None, "")
+        if more and best < min(could, CERTAIN):
+            return None
+        if choice.protocol is None and expected is not None:
+            choice = expected
+        return choice._replace(remarks=tuple(remarks))
 
 
-def _by_content(opening: Opening, more: bool) -> Choice | None:
-    """The surest protocol; a port adds to what the bytes say, and holds where they are silent."""
-    best, choice = 0, Choice(None, "")
-    expected: Choice | None = None
-    could = 0  # how sure those may get who need more bytes
-    remarks = []
-    for protocol in protocols():
-        prior = next((prior for prior in protocol.priors if prior.fits(opening)), None)
-        try:
-            score = protocol.recognise(opening) if protocol.recognise else None
-        except Exception as error:  # a foreign protocol's mistake is not the capture's
-            remarks.append(f"the recogniser of {protocol.name} failed: {failure(error)}")
-            continue
-        if score is None:
-            if protocol.recognise is not None:
-                could = max(could, protocol.most + PRIOR * bool(prior))
-            if prior and expected is None:
-                expected = Choice(protocol, "port", prior.software)
-        elif score and score + PRIOR * bool(prior) > best:
-            best = score + PRIOR * bool(prior)
-            choice = Choice(protocol, "content", prior.software if prior else "")
-    if best < NEEDED:
-        choice = Choice(None, "")
-    if more and best < min(could, CERTAIN):
-        return None
-    if choice.protocol is None and expected is not None:
-        choice = expected
-    return choice._replace(remarks=tuple(remarks))
+def _priors_of(opening: Opening) -> Mapping[str, Prior]:
+    """The prior of each protocol that has one for the port of this connection."""
+    found: dict[str, Prior] = {}
+    for protocol, prior in _by_port().get(opening.acceptor.port, ()):
+        if prior.fits(opening):
+            found.setdefault(protocol.name, prior)
+    return found
+
+
+@cache
+def _by_port() -> Mapping[int, Sequence[tuple[Protocol, Prior]]]:
+    found: dict[int, list[tuple[Protocol, Prior]]] = {}
+    for protocol, prior in priors():
+        found.setdefault(prior.port, []).append((protocol, prior))
+    return found
 
 
 def priors() -> Iterator[tuple[Protocol, Prior]]:
