@@ -6,6 +6,7 @@ reader, tracker, streams, registry, parser.
 """
 
 from collections.abc import Container, Iterable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from blocks import pcap_header, pcap_record
@@ -135,7 +136,7 @@ def hear_file(
     try:
         for number, batch in enumerate(reader.batches()):
             tracker.track(batch)
-            dialogues.add(batch, number in behind)
+            dialogues.add(batch, partial(behind.__contains__, number))
             said += _in_order(batch)
             calls += batch.unanswered or []
             assert batch.apps is not None

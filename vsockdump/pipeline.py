@@ -554,7 +554,7 @@ class _Run:
         state.tracker.set_taps([place.tap for place in self._source.interfaces])
         state.tracker.track(batch)
         if state.dialogues is not None:
-            state.dialogues.add(batch, self._source.behind)
+            state.dialogues.add(batch, self._source.is_behind)
 
     def _cut(self, batch: Batch, left: int) -> Batch:
         """The batch up to the last packet that -c allows.

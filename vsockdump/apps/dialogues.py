@@ -27,13 +27,15 @@ from vsockdump.apps.registry import Choice, Recognition, codes, failure
 from vsockdump.batch import NO_TIME, Batch, Rows
 from vsockdump.columns import ends_in, said_by_row, tracked
 from vsockdump.track.stream import Kind as PieceKind
-from vsockdump.track.stream import Piece, Streams, flows_of, gap_of, pieces_of
+from vsockdump.track.stream import Piece, Streams, gap_of, lengths, pieces_of
 from vsockdump.wire import Seqpacket, Shutdown
 
 MOST_PARSERS: Final = 10_000  # connections that are parsed at once
 MOST_CALLS: Final = 10_000  # open calls of a connection
+_AT_ONCE: Final = 64  # pieces, before it is asked whether there is time for more
 _MOST_HELD: Final = 64  # pieces of a connection that wait for its protocol to be known
 _DATA: Final = int(PieceKind.DATA)
+_LOST: Final = int(PieceKind.LOST)
 _ENDS: Final = (int(PieceKind.SHUTDOWN), int(PieceKind.RST))
 _EOM: Final = int(Seqpacket.EOM)
 _SEND: Final = int(Shutdown.SEND)
@@ -81,16 +83,17 @@ class Dialogues:
         self._table = np.zeros(1024, CONNECTION_DTYPE)
         self._said: dict[int, list[Said]] = {}  # of the batch in work, by packet
         self._unanswered: list[OpenCall] = []
+        self._missed: dict[int, int] = {}  # bytes that were passed over, by flow
         self.software: dict[int, str] = {}  # by connection, where a port named it
         self.left_out = self.passed_over = 0
         self.late: list[Said] = []
         self.first = 0  # packet of the batch in work
 
-    def add(self, batch: Batch, behind: bool = False) -> None:
+    def add(self, batch: Batch, behind: Callable[[], bool] = lambda: False) -> None:
         """Take a tracked batch; fills its `said`, `apps` and `unanswered`.
 
-        `behind`: packets will be lost unless they are taken faster.  Its data are then
-        passed over, and are gaps to the parsers.
+        `behind` says whether packets will be lost unless they are taken faster.  Data are
+        then passed over, and are gaps to the parsers.
         """
         numbers = tracked(batch)["conn"]
         self._make_room(int(numbers.max(initial=0)))
@@ -98,9 +101,8 @@ class Dialogues:
         self.first = int(batch.rows["number"][0]) if len(batch.rows) else 0
         wanted = ~self._table["closed"][numbers]
         if wanted.any():
-            pieces = self._streams.add(batch, wanted)
-            for piece in pieces_of(self._without_data(pieces) if behind else pieces):
-                self._take(piece, batch)
+            add = self._pass_over if behind() else self._streams.add
+            self._take_all(add(batch, wanted), batch, behind)
         batch.said = dict(sorted(self._said.items()))
         batch.unanswered = self._unanswered
         batch.apps = self._codes(batch, numbers)
@@ -153,28 +155,53 @@ class Dialogues:
             found[row] = codes().get(group[0].message.protocol, found[row])
         return found
 
-    def _without_data(self, pieces: Rows) -> Rows:
-        """Those of connections that are parsed, with one gap for all data of a direction.
+    def _take_all(self, pieces: Rows, batch: Batch, behind: Callable[[], bool]) -> None:
+        """The pieces of a batch, as long as there is time for their data."""
+        for first in range(0, len(pieces), _AT_ONCE):
+            if first and behind():
+                rest = pieces[first:]
+                data = rest["kind"] == _DATA
+                self.passed_over += int(np.count_nonzero(data))
+                self._miss(*lengths(rest[data]))
+                for piece in pieces_of(self._of_open(rest[~data])):
+                    self._take(piece, batch)
+                return
+            for piece in pieces_of(pieces[first : first + _AT_ONCE]):
+                self._take(piece, batch)
 
-        Others begin when there is time for them, and see then where in the stream they are.
+    def _miss(self, flows: NDArray[np.uint64], sizes: NDArray[np.int64]) -> None:
+        """Note bytes that are passed over."""
+        for flow, size in zip(flows.tolist(), sizes.tolist(), strict=True):
+            if flow // 2 in self._open:
+                self._missed[flow] = self._missed.get(flow, 0) + size
+
+    def _of_open(self, pieces: Rows) -> Rows:
+        """Those of connections that are parsed."""
+        return pieces[np.isin(pieces["conn"], np.fromiter(self._open, np.uint64))]
+
+    def _pass_over(self, batch: Batch, wanted: NDArray[np.bool_]) -> Rows:
+        """The pieces of connections that are parsed, without data, which are noted as missed.
+
+        Other connections begin when there is time for them, and see then where in the stream
+        they are.  What began and is not known yet must do to recognise it.
         """
-        data = pieces["kind"] == _DATA
-        self.passed_over += int(data.sum())
-        are_open = np.isin(pieces["conn"], np.fromiter(self._open, np.uint64))
-        flows, firsts, places = np.unique(
-            flows_of(pieces[data & are_open]), return_index=True, return_inverse=True
-        )
-        gaps = pieces[data & are_open][firsts]
-        gaps["kind"], gaps["cap"] = PieceKind.LOST, 0
-        gaps["len"] = np.bincount(places, pieces["len"][data & are_open], len(flows))
-        found = np.concatenate((gaps, pieces[~data & are_open]))
-        return found[np.argsort(found["row"], kind="stable")]
+        self.passed_over += int(np.count_nonzero(wanted & (tracked(batch)["data_len"] > 0)))
+        for conn, dialogue in [item for item in self._open.items() if item[1].is_undecided]:
+            dialogue.decide(ended=True)
+            if dialogue.is_over:
+                self._close(conn)
+        pieces, flows, sizes = self._streams.pass_over(batch, wanted)
+        self._miss(flows, sizes)
+        return self._of_open(pieces)
 
     def _take(self, piece: Piece, batch: Batch) -> None:
         dialogue = self._open.pop(piece.conn, None) or self._begin(piece, batch)
         if dialogue is None:
             return
         self._open[piece.conn] = dialogue  # last: the one that is idle longest is first
+        missed = self._missed.pop(2 * piece.conn + piece.side, 0) if self._missed else 0
+        if missed:
+            dialogue.take(_gap_before(piece, missed), batch)
         dialogue.take(piece, batch)
         if dialogue.is_over:
             self._close(piece.conn)
@@ -193,6 +220,8 @@ class Dialogues:
         self._unanswered += self._open.pop(conn).open_calls()
         self._table["closed"][conn] = True
         self._streams.forget(conn)
+        for side in (0, 1):
+            self._missed.pop(2 * conn + side, None)
 
     # --- for dialogues -------------------------------------------------------------------------
 
@@ -220,6 +249,11 @@ class Dialogues:
         else:
             row["messages"] += 1
             row["bytes"] += said.size
+
+
+def _gap_before(piece: Piece, size: int) -> Piece:
+    """Bytes that are missing before a piece."""
+    return piece._replace(kind=_LOST, offset=piece.offset - size, len=size, cap=0)
 
 
 class _Side:
@@ -267,8 +301,7 @@ class _Dialogue:
         if not side.begun:
             side.begun = True
             if piece.offset:  # there was no time for what comes before
-                before = piece._replace(kind=PieceKind.LOST, offset=0, len=piece.offset, cap=0)
-                self.take(before, batch)
+                self.take(_gap_before(piece, piece.offset), batch)
         self._latest = self._piece = piece
         data = bytes(batch.buffer[piece.at : piece.at + piece.cap])
         if self._parser is not None:
@@ -293,6 +326,11 @@ class _Dialogue:
         if piece.kind in _ENDS:
             self._silent.update(self._ended_by(piece))
         return len(self._silent) == len(self._sides) or len(self._held) >= _MOST_HELD
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether its protocol is not known yet."""
+        return self._parser is None
 
     def decide(self, ended: bool) -> None:
         """Recognise the protocol, if that can be; what was held is then parsed."""

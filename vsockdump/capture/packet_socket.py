@@ -93,7 +93,7 @@ class PacketSocket:
         self._link = usable_link(name)
         self.packets = 0
         self.kept = 1
-        self.behind = False
+        self._behind = False
         self.read_again = None
         self.interfaces = [Interface(LINKTYPE_VSOCK, settings.snaplen, name, NANOSECOND)]
         self._timeout_ms = settings.block_timeout_ms
@@ -170,7 +170,6 @@ class PacketSocket:
     def batches(self) -> Iterator[Batch]:
         """The packets as they come; each batch is valid until the next is asked for."""
         while self._wait():
-            self.behind = self._is_full(_CAUGHT_UP if self.behind else _BEHIND)
             first = self._block
             count, done = self._fill()
             if count:
@@ -209,6 +208,11 @@ class PacketSocket:
                 return False
             select.select([self._socket], [], [], self._timeout_ms / 1000)
         return True
+
+    def is_behind(self) -> bool:
+        """Whether half of the ring waits to be read, or still a part of it after that."""
+        self._behind = self._is_full(_CAUGHT_UP if self._behind else _BEHIND)
+        return self._behind
 
     def _is_full(self, part: int) -> bool:
         """Whether one of `part` parts of the ring waits to be read: blocks fill in order."""

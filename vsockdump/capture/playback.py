@@ -21,7 +21,6 @@ class Playback:
     """A source that plays the file at `path`; `clock` gives nanoseconds that only grow."""
 
     live: Final = True
-    behind: Final = False
     size: Final = 0
     position: Final = 0
     dropped: Final = None
@@ -50,6 +49,10 @@ class Playback:
     def packets(self) -> int:
         """How many were read so far, those whose time has not come included."""
         return self._reader.packets
+
+    def is_behind(self) -> bool:
+        """Never: it waits."""
+        return False
 
     @property
     def kept(self) -> int:

@@ -45,8 +45,6 @@ class FileReader:
     byte offset of the damage and after the packets before it.
     """
 
-    behind: Final = False  # whoever writes waits for us
-
     def __init__(self, path: str, rows: int = ROWS, buffer: int = BUFFER) -> None:
         self.stream = ByteStream(path)
         self._in_thread = self.stream.size > LARGE
@@ -106,6 +104,10 @@ class FileReader:
     def interfaces(self) -> list[Interface]:
         """The interfaces known so far, over all sections."""
         return self._parser.interfaces
+
+    def is_behind(self) -> bool:
+        """Never: whoever writes waits for us."""
+        return False
 
     @property
     def dropped(self) -> int | None:

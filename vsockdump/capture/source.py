@@ -81,8 +81,7 @@ class Source(Origin, Protocol):
     def dropped(self) -> int | None:
         """Packets that were lost in the capture so far; None where nobody counted."""
 
-    @property
-    def behind(self) -> bool:
+    def is_behind(self) -> bool:
         """Whether packets will be lost unless they are taken faster than the last ones were."""
 
     def batches(self) -> Iterator[Batch]:

@@ -141,6 +141,18 @@ def flows_of(pieces: Rows) -> NDArray[np.uint64]:
     return flows
 
 
+def lengths(pieces: Rows) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The flows of pieces, and the bytes of each."""
+    return _sums(flows_of(pieces), pieces["len"])
+
+
+def _sums(
+    flows: NDArray[np.uint64], sizes: NDArray[np.uint32]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    numbers, group = np.unique(flows, return_inverse=True)
+    return numbers, np.bincount(group, sizes, len(numbers)).astype(np.int64)
+
+
 class _Flow:
     """One direction so far.
 
@@ -188,6 +200,23 @@ class Streams:
         if len(pieces):
             self._place(pieces)
         return pieces
+
+    def pass_over(
+        self, batch: Batch, wanted: NDArray[np.bool_]
+    ) -> tuple[Rows, NDArray[np.uint64], NDArray[np.int64]]:
+        """As `add`, but of data only how much there is: (pieces, flows, their bytes).
+
+        A quarter of the work.  Data in which a loss is noticed are pieces all the same.
+        """
+        after = tracked(batch)
+        data = wanted & (_kinds(batch.rows, after) == _DATA) & (after["conn"] <= self._most)
+        data &= (after["marks"] & (_MIDSTREAM | _FWD_AHEAD)) == 0
+        flows, sizes = _sums(flows_of(after[data]), after["data_len"][data])
+        for number, size in zip(flows.tolist(), sizes.tolist(), strict=True):
+            flow = self._flow(number, False)
+            flow.offset += size
+            flow.tx = None  # until the next data are looked at
+        return self.add(batch, wanted & ~data), flows, sizes
 
     def forget(self, conn: int) -> None:
         """A connection that is not wanted any more."""
@@ -264,9 +293,7 @@ class Streams:
 
     def _count_on(self, pieces: Rows) -> None:
         """Take data of unsure connections in which nothing new is learnt."""
-        data = pieces[pieces["kind"] == _DATA]
-        numbers, group = np.unique(flows_of(data), return_inverse=True)
-        sizes = np.bincount(group, data["len"], len(numbers)).astype(np.int64)
+        numbers, sizes = lengths(pieces[pieces["kind"] == _DATA])
         for number, size in zip(numbers.tolist(), sizes.tolist(), strict=True):
             flow = self._flow(number, False)
             known = flow.unsure and flow.tx is not None

@@ -181,7 +181,7 @@ class Capture:
             self.tracker.track(batch)
             self.collector.add(batch)
             if self._dialogues is not None:
-                self._dialogues.add(batch, self.source.behind)
+                self._dialogues.add(batch, self.source.is_behind)
             self.windows.add(batch.rows, batch.tracked, self.tracker.connections)
             for taker in self._takers:
                 taker.add(batch)
