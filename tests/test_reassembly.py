@@ -166,6 +166,37 @@ def test_lost_packets(seed: int, share: float, rows: int, dice: Random) -> None:
             assert made.tx_cnt[piece.packet] == piece.offset + piece.len
 
 
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 2**32),
+    rows=st.integers(1, 50),
+    dice=st.randoms(use_true_random=False),
+)
+def test_what_is_passed_over_counts(seed: int, rows: int, dice: Random) -> None:
+    """Data that nobody looks at are summed, and the next ones stand where they belong."""
+    traffic = random_traffic(seed, 4, 120)
+    streams, at = Streams(DEFAULT_CAP), defaultdict[int, int](int)
+    ends = []
+    for batch in tracked_batches(traffic.seen, rows):
+        everything = np.ones(len(batch.rows), np.bool_)
+        if dice.random() < 0.5:
+            pieces, flows, sizes = streams.pass_over(batch, everything)
+            for flow, size in zip(flows.tolist(), sizes.tolist(), strict=True):
+                at[flow] += size
+            assert (pieces["kind"] != Kind.DATA).all()
+        else:
+            pieces = streams.add(batch, everything)
+        for piece, flow in zip(pieces_of(pieces), flows_of(pieces).tolist(), strict=True):
+            if piece.kind == Kind.DATA:
+                assert at[flow] == piece.offset
+                at[flow] += piece.len
+            else:
+                ends.append(piece.packet)
+    assert [
+        piece.packet for piece in reassemble(traffic.seen).pieces if piece.kind != Kind.DATA
+    ] == ends
+
+
 # --- gaps, one by one ----------------------------------------------------------------------
 
 OPEN = """

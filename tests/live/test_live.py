@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from running import TIME_LIMIT_S, environment, packets_of, run
 from scenario import build_frame
 
 from vsockdump.address import Endpoint
+from vsockdump.capture.packet_socket import PacketSocket, Settings
 from vsockdump.capture.reader import FileReader
 from vsockdump.wire import Op
 
@@ -210,6 +212,26 @@ def test_messages_are_missed_before_packets_are(network: Network) -> None:
     passed_over = re.search("messages are missing: the data of ([0-9]+) packets", result.err)
     assert passed_over, result.err
     assert 900 < int(passed_over[1]) <= 1200
+
+
+def test_batches_are_smaller_where_they_take_long(network: Network) -> None:
+    """What is made of packets is seen soon, and who falls behind is told."""
+    source = network.run(lambda: PacketSocket(NAME, Settings(ring_kib=2048)))
+    with closing(source):
+        network.send(*[DATA] * 2000)
+        sizes, behind = [], []
+        for batch in source.batches():
+            sizes.append(len(batch))
+            behind.append(source.is_behind())
+            if sum(sizes) < 6000:
+                network.send(*[DATA + bytes(500)] * 2000)
+                time.sleep(0.06)
+            elif sum(sizes) >= 6000 and not behind[-1]:
+                source.stop()
+    assert True in behind
+    assert not behind[-1]
+    assert sizes[-1] < max(sizes)
+    assert sum(sizes) + (source.dropped or 0) >= 6000
 
 
 def test_killed_while_writing(network: Network, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from vsockdump.tui.model.details import Node, details, node_at, packet_bytes
 from vsockdump.tui.model.goto import GotoError, place_of
 from vsockdump.tui.model.hexdump import hex_row, row_count
 from vsockdump.tui.model.passes import Chosen, Listing, Pass, find, numbers_of
+from vsockdump.tui.model.rates import Rates
 
 ALL = sorted(path.name for path in CAPTURES.glob("*.pcap*"))
 PLACES = ("record_at", "packet_at", "payload_at", "record_offset")
@@ -349,3 +351,43 @@ def test_going_nowhere(text: str) -> None:
         pytest.raises(GotoError, match="Give a packet number"),
     ):
         place_of(text, Listing(capture), capture.again())
+
+
+def test_a_mistake_of_ours_ends_the_capture_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would see what a thread raises."""
+
+    def fails(*_batch: object) -> None:
+        raise ZeroDivisionError("once")
+
+    monkeypatch.setattr(Rates, "add", fails)
+    with opened(CAPTURES / "k612_http.pcap") as capture:
+        assert capture.ended
+        assert "ZeroDivisionError: once" in capture.snapshot().trouble
+
+
+def test_a_file_gives_way_to_the_screen() -> None:
+    """It waits behind its first batch, goes on when it is told, and half of the time at least."""
+    source = FileReader(str(CAPTURES / "k612_many.pcap"), rows=100)
+    capture = Capture(source)
+    capture.give_way(60)
+    capture.start()
+    assert capture.wait(0, lambda: True)
+    time.sleep(0.1)
+    assert 100 == len(capture.index)
+    capture.give_way(0)
+    while capture.wait(len(capture.index), lambda: True):
+        capture.give_way(0.001)
+    assert 3400 == len(capture.index)
+    capture.close()
+    source.close()
+
+
+def test_who_ends_a_capture_does_not_wait_for_it() -> None:
+    """Also where it gives way."""
+    source = FileReader(str(CAPTURES / "k612_many.pcap"), rows=100)
+    capture = Capture(source)
+    capture.give_way(60)
+    capture.start()
+    capture.close()
+    assert len(capture.index) <= 200
+    source.close()

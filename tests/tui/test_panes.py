@@ -10,7 +10,9 @@ from textual.widgets import Input
 from vsockdump.tui.app import VsockApp
 from vsockdump.tui.details import DetailsTree
 from vsockdump.tui.hex import HexView
+from vsockdump.tui.key_line import KeyLine
 from vsockdump.tui.packets import PacketList, PacketsPane
+from vsockdump.tui.pane import Pane
 
 
 @pytest.mark.parametrize(
@@ -182,3 +184,29 @@ def test_every_size(size: tuple[int, int]) -> None:
         assert not app.main.query_one(Input).has_focus
 
     drive("k612_many.pcap", test, size=size)
+
+
+def test_panes_are_made_when_they_are_shown() -> None:
+    """Keys may come faster than that; each pane is made once."""
+
+    async def test(app: VsockApp, pilot: Any) -> None:
+        assert 1 == len(app.main.query(Pane))
+        for name in (*"2323", "6", "1", "2"):
+            app.simulate_key(name)
+        await until(pilot, lambda: 4 == len(app.main.query(Pane)))
+        await until(pilot, lambda: "connections" == app.main.pane.id)
+        await until(pilot, lambda: "state" in drawn(app))
+
+    drive("k612_http.pcap", test)
+
+
+def test_a_key_can_be_clicked() -> None:
+    """In the line at the bottom."""
+
+    async def test(app: VsockApp, pilot: Any) -> None:
+        line = drawn(app).splitlines()[-1]
+        assert "⏎ Details" in line
+        await pilot.click(KeyLine, offset=(line.index("Help") + 1, 0))
+        await until(pilot, lambda: "Keys: Packets" in drawn(app))
+
+    drive("k612_http.pcap", test)

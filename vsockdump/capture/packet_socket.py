@@ -42,7 +42,9 @@ BLOCK_TIMEOUT_MS: Final = 100
 SNAPLEN: Final = 262144  # tcpdump's; larger than any frame
 _BLOCK: Final = 256 << 10  # holds three frames of 65612 bytes; wasted are 25 % with these
 _FRAME: Final = 2048  # means nothing to TPACKET_V3, but must divide a block
-_ROWS: Final = 16384
+_ROWS: Final = 16384  # of a batch, unless they take longer than _SOON_S
+_FEWEST_ROWS: Final = 256
+_SOON_S: Final = 0.05
 
 _ETH_P_ALL: Final = 3  # any other protocol sees nothing of a vsockmon device
 _SOL_PACKET: Final = 263
@@ -100,6 +102,7 @@ class PacketSocket:
         self._blocks = max(settings.ring_kib * 1024 // _BLOCK, 2)
         self._rows = np.zeros(_ROWS, PACKET_DTYPE)
         self._scanner = Scanner(self._rows)
+        self._most = _ROWS  # rows of the next batch
         self._taken = 0  # packets taken from the ring, those passed over included
         self._counts = Counts()
         self._block = 0  # the one to read next
@@ -176,10 +179,19 @@ class PacketSocket:
                 start = first * _BLOCK
                 end = start + (done + bool(self._left)) * _BLOCK
                 self.packets += count
+                began = time.monotonic()
                 yield Batch(self._rows[:count], self._memory[start:end], Layout())
+                self._adapt(time.monotonic() - began)
             self._give_back(first, done)
         if self._failure is not None:
             raise self._vanished(self._failure)
+
+    def _adapt(self, took_s: float) -> None:
+        """Smaller batches where much is made of packets: it is to be seen soon."""
+        half, twice = max(self._most // 2, _FEWEST_ROWS), min(2 * self._most, _ROWS)
+        most = half if took_s > _SOON_S else twice
+        if most != self._most:
+            self._most, self._scanner = most, Scanner(self._rows[:most])
 
     def _wait(self) -> bool:
         """Sleep until there is a block to read; False at the end of the capture."""
@@ -248,7 +260,7 @@ class PacketSocket:
                 break
             done += 1
             self._block = (self._block + 1) % self._blocks
-            if not self._block or rows == _ROWS:
+            if not self._block or rows == self._most:
                 break
         return rows, done
 

@@ -33,7 +33,7 @@ from vsockdump.tui.saving import ask_to_export, ask_to_save, copy
 from vsockdump.tui.session import Session
 from vsockdump.tui.status import Status
 
-_TICK_S: Final = 0.15  # from snapshot to snapshot
+_TICK_S: Final = 0.1  # from snapshot to snapshot
 _FIRST_S: Final = 0.02
 _KEY_S: Final = 0.03  # what a key takes to be seen
 

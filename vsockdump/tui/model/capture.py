@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsockdump.apps.dialogues import DialogueOptions, Dialogues
+from vsockdump.apps.registry import failure
 from vsockdump.batch import Batch, Rows
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.source import Counts, Source
@@ -168,6 +169,8 @@ class Capture:
                     self._wait_for_screen()
         except CaptureError as error:
             self._error = str(error)
+        except Exception as error:  # a mistake of ours, which nobody would see in a thread
+            self._error = f"vsockdump failed, which should be reported: {failure(error)}."
         finally:
             with self._lock:
                 self.tracker.finish(self.source.now_ns())
