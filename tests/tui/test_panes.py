@@ -195,7 +195,7 @@ def test_panes_are_made_when_they_are_shown() -> None:
             app.simulate_key(name)
         await until(pilot, lambda: 4 == len(app.main.query(Pane)))
         await until(pilot, lambda: "connections" == app.main.pane.id)
-        await until(pilot, lambda: "state" in drawn(app))
+        await until(pilot, lambda: "Initiator" in drawn(app))
 
     drive("k612_http.pcap", test)
 
