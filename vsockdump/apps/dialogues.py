@@ -185,11 +185,13 @@ class Dialogues:
         Other connections begin when there is time for them, and see then where in the stream
         they are.  What began and is not known yet must do to recognise it.
         """
-        self.passed_over += int(np.count_nonzero(wanted & (tracked(batch)["data_len"] > 0)))
+        after = tracked(batch)
+        self.passed_over += int(np.count_nonzero(wanted & (after["data_len"] > 0)))
         for conn, dialogue in [item for item in self._open.items() if item[1].is_undecided]:
             dialogue.decide(ended=True)
             if dialogue.is_over:
                 self._close(conn)
+        wanted = wanted & ~self._table["closed"][after["conn"]]
         pieces, flows, sizes = self._streams.pass_over(batch, wanted)
         self._miss(flows, sizes)
         return self._of_open(pieces)
