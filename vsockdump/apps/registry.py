@@ -7,10 +7,13 @@ Rules for editors: this module is imported by the table of fields and must stay 
 protocols' own modules are imported by `protocols`.
 """
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -98,7 +101,9 @@ def protocols() -> tuple[Protocol, ...]:
 
 def _of_others() -> Iterator[Protocol]:
     """Those that other packages name as entry points."""
-    from importlib.metadata import entry_points  # slow: only where there is data to recognise
+    if not any(map(_may_name_some, sys.path)):
+        return
+    from importlib.metadata import entry_points
 
     for point in sorted(entry_points(group=_GROUP), key=lambda point: point.name):
         try:
@@ -112,6 +117,25 @@ def _of_others() -> Iterator[Protocol]:
             TROUBLE.append(
                 f"the protocol {point.name} is left out: it is no vsockdump.apps.protocol.Protocol."
             )
+
+
+def _may_name_some(folder: str) -> bool:
+    """Whether a package in a folder of sys.path has our group in its entry points.
+
+    importlib.metadata, which knows, takes a tenth of the time that printing ten packets does.
+    """
+    try:
+        with os.scandir(folder or ".") as entries:
+            return any(
+                _GROUP in Path(entry.path, "entry_points.txt").read_text(errors="replace")
+                for entry in entries
+                if entry.name.endswith((".dist-info", ".egg-info"))
+                and os.path.isfile(os.path.join(entry.path, "entry_points.txt"))
+            )
+    except NotADirectoryError:  # packages in an archive
+        return True
+    except OSError:
+        return False
 
 
 def failure(error: Exception) -> str:
