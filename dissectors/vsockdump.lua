@@ -1902,6 +1902,31 @@ do
   end
 end
 
+-- Whether each frame is dissected once: by tshark without -2 that is so, and what was found of a
+-- frame need not be kept. Wireshark asks again. Where it cannot be told for sure, it is kept.
+
+local ONCE = false
+
+do
+  local function dissects_once(line)
+    if not line:match("^[^\0]*"):find("tshark[^/]*$") then
+      return false
+    end
+    for argument in line:gmatch("[^\0]+") do
+      if argument:find("^%-") and (argument:find("2", 1, true) or argument:find("two", 1, true)) then
+        return false -- -2, or letters that may have it among them
+      end
+    end
+    return true
+  end
+
+  local file = not gui_enabled() and io.open("/proc/self/cmdline", "rb")
+  if file then
+    ONCE = dissects_once(file:read("*a") or "")
+    file:close()
+  end
+end
+
 -- Words: names of addresses, operations and flags, sentences of findings. As vsockdump has
 -- them in address.py, amounts.py and findings/rule.py. Nothing here calls Wireshark.
 
@@ -2213,6 +2238,9 @@ do
       if call and kind == RESPONSE then
         call.answer = pinfo.number
         calls[key] = nil
+      end
+      if ONCE then
+        return call
       end
       answers[now] = call
     end
@@ -2742,7 +2770,7 @@ do
     elseif r.c.app then
       found = ends(p, r, pinfo, tree)
     end
-    if found then
+    if found and not ONCE then
       handed[p.number] = found
     end
     return found
@@ -2910,12 +2938,14 @@ do
 
   local function remember(p, r)
     local number = p.number
-    local at = number * 5
-    kept[at] = packed(r)
-    kept[at + 1] = r.tx_cnt or -1
-    kept[at + 2] = r.in_flight or -1
-    kept[at + 3] = r.free or -1
-    kept[at + 4] = r.granted or -1
+    if not ONCE then
+      local at = number * 5
+      kept[at] = packed(r)
+      kept[at + 1] = r.tx_cnt or -1
+      kept[at + 2] = r.in_flight or -1
+      kept[at + 3] = r.free or -1
+      kept[at + 4] = r.granted or -1
+    end
     r.number, r.marks = number, false
     if r.mark_count > 0 then
       local set = set_of(r.mark_list, r.mark_count)
@@ -2927,7 +2957,9 @@ do
     end
     if r.answer_to then
       answers[number] = { r.answer_to, r.answer_ns }
-      answered[r.answer_to] = number
+      if not ONCE then
+        answered[r.answer_to] = number
+      end
     end
     if r.stalled then
       stalls[number] = r.stalled
@@ -3280,6 +3312,7 @@ do
     end
   end
 
+  local latest -- the frame before
   local itself -- the dissector of `proto`, for `referenced`
 
   local function dissect(tvb, pinfo, root, caplen, wirelen, place)
@@ -3293,6 +3326,10 @@ do
     call_builtin(tvb, pinfo, root, p)
     local number = pinfo.number
     p.number = number
+    if ONCE and latest then
+      forget(latest)
+    end
+    latest = number
     local first = not pinfo.visited
     local r
     if first then

@@ -28,6 +28,7 @@ TRACKED: Final = [
     "frame.number",
     *(field.name for field in FIELDS if field.tracked and not field.apps),
 ]
+MEMORY: Final = Path(__file__).parent / "lua" / "memory.lua"
 PASSES: Final = ([], ["-2"])
 RULE_NAMES: Final = [rule.name for rule in RULES]
 
@@ -68,6 +69,22 @@ def test_the_committed_files_are_what_is_made(name: str) -> None:
 def test_the_program_prints_the_script() -> None:
     """As it is in dissectors/."""
     assert lines("--lua") == (DISSECTORS / "vsockdump.lua").read_text("utf-8").splitlines()
+
+
+def held(capture: Path, *arguments: str) -> int:
+    """KiB that Lua holds when tshark has read a capture with the script."""
+    scripts = [f"lua_script:{path}" for path in (DISSECTORS / "vsockdump.lua", MEMORY)]
+    options = [word for script in scripts for word in ("-X", script)]
+    said = tool("tshark", *options, "-r", capture, *arguments).decode()
+    return int(said.rsplit("KiB ", 1)[1])
+
+
+def test_what_tshark_will_not_ask_again_is_not_kept(tmp_path: Path) -> None:
+    """In one pass memory does not grow with a capture; where frames come again it must."""
+    once, often = CAPTURES / "k612_many.pcap", tmp_path / "often.pcap"
+    tool("mergecap", "-a", "-F", "pcap", "-w", often, *[once] * 6)
+    assert held(often) - held(once) < 400
+    assert held(often, "-2") - held(once, "-2") > 1000
 
 
 @pytest.mark.parametrize("version", ["5.2", "5.4"])

@@ -27,6 +27,7 @@ from vsockdump.track.marks import REMARKS, Mark
 _PARTS: Final = (
     "tracker",
     "frame",
+    "passes",
     "text",
     "ttrpc",
     "streams",

@@ -140,12 +140,14 @@ do
 
   local function remember(p, r)
     local number = p.number
-    local at = number * 5
-    kept[at] = packed(r)
-    kept[at + 1] = r.tx_cnt or -1
-    kept[at + 2] = r.in_flight or -1
-    kept[at + 3] = r.free or -1
-    kept[at + 4] = r.granted or -1
+    if not ONCE then
+      local at = number * 5
+      kept[at] = packed(r)
+      kept[at + 1] = r.tx_cnt or -1
+      kept[at + 2] = r.in_flight or -1
+      kept[at + 3] = r.free or -1
+      kept[at + 4] = r.granted or -1
+    end
     r.number, r.marks = number, false
     if r.mark_count > 0 then
       local set = set_of(r.mark_list, r.mark_count)
@@ -157,7 +159,9 @@ do
     end
     if r.answer_to then
       answers[number] = { r.answer_to, r.answer_ns }
-      answered[r.answer_to] = number
+      if not ONCE then
+        answered[r.answer_to] = number
+      end
     end
     if r.stalled then
       stalls[number] = r.stalled
@@ -510,6 +514,7 @@ do
     end
   end
 
+  local latest -- the frame before
   local itself -- the dissector of `proto`, for `referenced`
 
   local function dissect(tvb, pinfo, root, caplen, wirelen, place)
@@ -523,6 +528,10 @@ do
     call_builtin(tvb, pinfo, root, p)
     local number = pinfo.number
     p.number = number
+    if ONCE and latest then
+      forget(latest)
+    end
+    latest = number
     local first = not pinfo.visited
     local r
     if first then

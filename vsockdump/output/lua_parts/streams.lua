@@ -420,7 +420,7 @@ do
     elseif r.c.app then
       found = ends(p, r, pinfo, tree)
     end
-    if found then
+    if found and not ONCE then
       handed[p.number] = found
     end
     return found

@@ -206,6 +206,9 @@ do
         call.answer = pinfo.number
         calls[key] = nil
       end
+      if ONCE then
+        return call
+      end
       answers[now] = call
     end
     return answers[now]
