@@ -43,7 +43,7 @@ from vsockdump.tui.session import Session
 _FINDING: Final = "finding note or finding warn or finding error"
 _LAST: Final = 60
 _REST_S: Final = 0.03  # how long the cursor rests before details are made
-_GLANCE_S: Final = 0.5
+_GLANCE_S: Final = 0.5  # from packet to packet in the tree while the list follows the end
 
 
 class PacketList(RowList):
@@ -115,7 +115,7 @@ class PacketList(RowList):
             self.session.current = 0
         elif count == self.count:
             return
-        self.resize_to(count, sum(self._widths) + len(self._widths) + _LAST)
+        self.grow_to(count, sum(self._widths) + len(self._widths) + _LAST)
         if self.following:
             self.show(count - 1, near=True)
         elif not self.session.current:

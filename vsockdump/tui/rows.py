@@ -64,21 +64,28 @@ class RowList(ScrollView, can_focus=True):
         """The cursor was set."""
 
     def resize_to(self, count: int, width: int) -> None:
-        """So many rows, of so many characters, from now on.
+        """So many rows, of so many characters, from now on."""
+        self._lay_out(count, width)
+        self.refresh()
 
-        Where a scrollbar is and stays, and only that changes, nothing is laid out anew.
-        """
+    def grow_to(self, count: int, width: int) -> None:
+        """The same where rows stay what they are: without new ones in sight nothing is drawn."""
+        last_in_sight = round(self.scroll_y) + self.page_rows
+        is_filled = last_in_sight <= self.count <= count
+        self._lay_out(count, width)
+        if not is_filled:
+            self.refresh()
+
+    def _lay_out(self, count: int, width: int) -> None:
+        """Where a scrollbar is and stays it is all that changes, and nothing is laid out anew."""
         before, size = self.virtual_size, Size(width, count + self.has_head)
-        seen = round(self.scroll_y) + self.page_rows  # rows up to the last one in sight
-        self.count, grown = count, min(before.height, size.height) > self.size.height
-        if grown and before.width == width and self.show_vertical_scrollbar:
+        self.count = count
+        scrolls = min(before.height, size.height) > self.size.height
+        if scrolls and before.width == width and self.show_vertical_scrollbar:
             self.set_reactive(Widget.virtual_size, size)
             self.vertical_scrollbar.window_virtual_size = size.height
-            if seen <= before.height <= size.height:
-                return
         else:
             self.virtual_size = size
-        self.refresh()
 
     def line(self, text: str, style: Style) -> Strip:
         """A row of text, as far as it is in sight, with a mark where it is cut."""
