@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "vsockdump"
 # From low to high; a module imports only from its own rank and below.
 RANKS = (
     ("wire",),
-    ("address", "amounts", "errors", "lazy", "batch"),
+    ("address", "amounts", "errors", "lazy", "programs", "batch"),
     ("columns", "capture", "track", "layers"),
     ("findings", "apps"),
     ("fields",),

@@ -123,6 +123,18 @@ def test_settings_of_the_user_stay(tmp_path: Path, option: str) -> None:
     assert ("uninstall" not in option) == (changed.with_name("colorfilters")).exists()
 
 
+@pytest.mark.parametrize("option", ["--install-wireshark", "--uninstall-wireshark"])
+def test_a_link_in_the_place_of_a_setting_stays(tmp_path: Path, option: str) -> None:
+    """Also one that leads nowhere as yet: it is the user's."""
+    link = next(path for path in installed(tmp_path) if path.name == "preferences")
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere")
+    result = run(tmp_path, option)
+    assert (0, "") == (result.status, result.err)
+    assert f"{link} has settings of yours and stays as it is.\n" in result.out
+    assert link.is_symlink()
+
+
 def test_the_profile(tmp_path: Path) -> None:
     """Its columns are those that tshark shows, and its rules are such as Wireshark takes."""
     installed(tmp_path)

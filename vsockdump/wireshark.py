@@ -24,10 +24,12 @@ from vsockdump import __version__
 from vsockdump.capture import privileges
 from vsockdump.extcap.script import script
 from vsockdump.output import lua
+from vsockdump.programs import run_to_end
 
 _OLDEST: Final = (4, 0)
 _LIMIT_S: Final = 60
 _HEAD: Final = 2000  # characters in which the mark must stand
+_STAYS: Final = "{} has settings of yours and stays as it is."
 PROFILE: Final = "vsock"
 _MARK: Final = re.compile(r"Written by vsockdump (\S+) --install-wireshark")
 
@@ -80,10 +82,10 @@ def install(user: str | None) -> Iterator[str]:
     folders = _folders()
     places = _places(folders)
     for part, path in places:
-        if _is_ours(path) or not path.exists():
-            yield _put(path, texts[part.name], part.mode)
+        if _is_of_others(path):
+            yield _STAYS.format(path)
         else:
-            yield f"{path} has settings of yours and stays as it is."
+            yield _put(path, texts[part.name], part.mode)
     if folders.lua is None:
         yield "This Wireshark has no Lua, which the dissector needs."
     else:
@@ -96,16 +98,16 @@ def uninstall(user: str | None) -> Iterator[str]:
     _become(user)
     folders = _folders()
     for _part, path in _places(folders):
-        if not path.exists():
-            yield f"{path} is not there."
-        elif _is_ours(path):
+        if _is_of_others(path):
+            yield _STAYS.format(path)
+        elif path.exists():
             try:
                 path.unlink()
             except OSError as error:
                 raise _failure("remove", path, error) from None
             yield f"Removed {path}."
         else:
-            yield f"{path} has settings of yours and stays as it is."
+            yield f"{path} is not there."
     if folders.profile is not None:
         with suppress(OSError):  # not there, or not empty: the user's
             folders.profile.rmdir()
@@ -165,15 +167,8 @@ def _tshark(*arguments: str) -> str:
 
 def _answer(*command: str | Path) -> str:
     """What a command that must go well writes to stdout."""
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=_LIMIT_S,
-        check=True,
-    )
+    done = run_to_end(command, _LIMIT_S)
+    done.check_returncode()
     return done.stdout
 
 
@@ -188,7 +183,7 @@ def _places(folders: Folders) -> list[tuple[Part, Path]]:
         if folder is not None:
             places.append((part, folder / part.name))
     for part, path in places:
-        if os.path.lexists(path) and not part.settings and not _is_ours(path):
+        if not part.settings and _is_of_others(path):
             raise WiresharkError(
                 f"{path} was not written by vsockdump --install-wireshark; nothing was changed."
                 " Move it away first."
@@ -196,8 +191,9 @@ def _places(folders: Folders) -> list[tuple[Part, Path]]:
     return places
 
 
-def _is_ours(path: Path) -> bool:
-    return written_by(path) is not None
+def _is_of_others(path: Path) -> bool:
+    """Whether something is there that we did not write, be it a link that leads nowhere."""
+    return os.path.lexists(path) and written_by(path) is None
 
 
 def written_by(path: Path) -> str | None:

@@ -24,6 +24,7 @@ from vsockdump.extcap.errors import ExtcapError
 from vsockdump.extcap.options import Request
 from vsockdump.extcap.plan import Plan, here, look, there, tools
 from vsockdump.output.escaped import on_line
+from vsockdump.programs import run_to_end
 
 _ASK_S: Final = 1.0  # how often counts are asked for
 _GRACE_S: Final = 10.0  # until a capture that does not end is ended; Wireshark waits for 30 s
@@ -70,15 +71,7 @@ def _cannot_open(error: OSError) -> ExtcapError:
 def _look(wanted: Request) -> str:
     """What the other end says that it has."""
     try:
-        done = subprocess.run(
-            look(wanted),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_LOOK_S,
-            check=False,
-        )
+        done = run_to_end(look(wanted), _LOOK_S)
     except FileNotFoundError:
         raise ExtcapError("there is no ssh here; install OpenSSH's client") from None
     except subprocess.TimeoutExpired:

@@ -14,6 +14,7 @@ from typing import Final
 from vsockdump.capture.errors import CaptureError
 from vsockdump.output.errors import OutputError
 from vsockdump.output.escaped import on_line
+from vsockdump.programs import run_to_end
 from vsockdump.tui.model.capture import Capture
 from vsockdump.tui.model.details import Node
 from vsockdump.tui.model.passes import numbers_of
@@ -43,17 +44,8 @@ class _NotSaid(Exception):
 
 
 def _asked(path: Path) -> list[tuple[str, list[tuple[str, int, int]]]]:
-    command = (sys.executable, "-m", _PROGRAM, path)
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_LIMIT_S,
-            check=False,
-        )
+        done = run_to_end((sys.executable, "-m", _PROGRAM, path), _LIMIT_S)
     except subprocess.TimeoutExpired:
         raise _NotSaid(f"tshark did not answer within {_LIMIT_S} s.") from None
     if done.returncode:
