@@ -17,8 +17,8 @@ _FRAME = 76  # bytes of a frame before its data: monitor and virtio header
 _SOURCE_PORT_AT = 32 + 16  # of the virtio header, behind the monitor header
 _OP_AT = 32 + 30
 _RW = 5
-_CUT = {"missing", "cut", "size", "not decoded", "[header table lost]"}
-_REMEMBERED = ("path", "layers", "resumed", "negotiated", "service", "method")  # of other messages
+_CUT = {"missing", "cut", "size", "not decoded"}
+_REMEMBERED = ("path", "layers", "resumed", "negotiated", "method")  # of other messages
 
 
 def recorded(name: str) -> list[Turn]:

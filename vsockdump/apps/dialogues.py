@@ -336,7 +336,7 @@ class _Dialogue:
 
     def decide(self, ended: bool) -> None:
         """Recognise the protocol, if that can be; what was held is then parsed."""
-        if self._parser is not None or self.is_over or self._piece is None:
+        if not self.is_undecided or self.is_over or self._piece is None:
             return
         if not any(self._opening) and not ended:
             return

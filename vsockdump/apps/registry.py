@@ -125,17 +125,20 @@ def _may_name_some(folder: str) -> bool:
     importlib.metadata, which knows, takes a tenth of the time that printing ten packets does.
     """
     try:
-        with os.scandir(folder or ".") as entries:
-            return any(
-                _GROUP in Path(entry.path, "entry_points.txt").read_text(errors="replace")
-                for entry in entries
-                if entry.name.endswith((".dist-info", ".egg-info"))
-                and os.path.isfile(os.path.join(entry.path, "entry_points.txt"))
-            )
+        names = os.listdir(folder or ".")
     except NotADirectoryError:  # packages in an archive
         return True
     except OSError:
         return False
+    about = [name for name in names if name.endswith((".dist-info", ".egg-info"))]
+    return any(_GROUP in _entry_points(Path(folder, name)) for name in about)
+
+
+def _entry_points(package: Path) -> str:
+    try:
+        return (package / "entry_points.txt").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # most packages have none
+        return ""
 
 
 def failure(error: Exception) -> str:

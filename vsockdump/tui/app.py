@@ -82,7 +82,8 @@ class MainScreen(Screen[None]):
         """Begin to draw."""
         self._show(next(iter(PANES)))
         self.set_interval(_TICK_S, self._tick)
-        self._impatient = self.set_interval(_FIRST_S, self._look_for_first)
+        if not self.session.snapshot.live:
+            self._impatient = self.set_interval(_FIRST_S, self._look_for_first)
         if self._filter_text:
             self._choose(self._filter_text)
 
@@ -112,7 +113,7 @@ class MainScreen(Screen[None]):
         self.set_focus(widget)
 
     def _look_for_first(self) -> None:
-        """Do not wait for the first packets longer than they take."""
+        """Do not wait for a file's first packets longer than they take."""
         if self.session.current or self.session.snapshot.ended:
             self._impatient.stop()
             self.call_after_refresh(self.session.capture.give_way, 0)

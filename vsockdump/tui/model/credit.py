@@ -185,9 +185,7 @@ class Trace(OfConnection):
 
     def _read_stalls(self) -> None:
         """Take those of the connection from all that have ended."""
-        spool = self._capture.stalls
-        while self._stalls_read < spool.count:
-            stalls = spool.read(self._stalls_read, _AT_ONCE)
+        for stalls in self._capture.stalls.parts(self._stalls_read):
             self._stalls_read += len(stalls)
             for side in (0, 1):
                 self.stalls[side].append(

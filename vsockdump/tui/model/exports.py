@@ -1,15 +1,12 @@
 """What panes show as the command line prints it: text, or JSON lines."""
 
 from collections.abc import Iterator
-from typing import Final
 
 from vsockdump.output.findings import Findings
 from vsockdump.output.statistics import Credit, Endpoints, Statistic, make
 from vsockdump.output.tables import json_line
 from vsockdump.tui.model.capture import Capture
 from vsockdump.tui.model.rates import Graph
-
-_AT_ONCE: Final = 16384  # stalls
 
 
 def lines_of(one: Statistic, as_json: bool, numeric: bool) -> Iterator[str]:
@@ -31,11 +28,9 @@ def findings(capture: Capture, as_json: bool, numeric: bool) -> list[str]:
 
 def credit(capture: Capture, conn: int, as_json: bool, numeric: bool) -> list[str]:
     """-z credit,CONNECTION."""
-    spool = capture.stalls
     with capture.frozen() as tracker:
         result = Credit(tracker, only=conn, windows=capture.windows)
-        for first in range(0, spool.count, _AT_ONCE):
-            stalls = spool.read(first, _AT_ONCE)
+        for stalls in capture.stalls.parts():
             result.add_stalls(stalls[stalls["conn"] == conn])
         return list(lines_of(result, as_json, numeric))
 

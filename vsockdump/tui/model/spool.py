@@ -7,6 +7,7 @@ as memory of ours, and a disk that is full would be a signal instead of an error
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 # Not /tmp, which often is memory.
 _DIRECTORY: Final = "/var/tmp"
+_AT_ONCE: Final = 16384  # rows
 
 
 class UnnamedFile:
@@ -67,6 +69,13 @@ class Spool:
         count = max(min(count, self.count - first), 0)
         size = self.dtype.itemsize
         return np.frombuffer(self._file.read(first * size, count * size), self.dtype)
+
+    def parts(self, first: int = 0) -> Iterator[NDArray[Any]]:
+        """All rows from index `first` on, some at a time."""
+        while first < self.count:
+            rows = self.read(first, _AT_ONCE)
+            first += len(rows)
+            yield rows
 
     def bisect(self, name: str, value: int) -> int:
         """The index of the first row whose `name` is not below `value`; rows ascend by it."""
