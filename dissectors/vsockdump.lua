@@ -177,9 +177,6 @@ local MARK = {
   MIDSTREAM = 0,
   TAP_REPEAT = 1,
   CUT = 2,
-  NO_SOCKET = 3,
-  LATER_RST = 4,
-  ZERO_CREDIT = 5,
   LATE_RESPONSE = 6,
   SHORT_PAYLOAD = 7,
   ADDRESS_MISMATCH = 8,
@@ -205,7 +202,7 @@ local MARK = {
   EMPTY_MESSAGES = 28,
   WIDE_CID = 29,
   RESERVED_CID = 30,
-  UNROUTED = 31,
+  UNROUTED = 93,
   FLAGS = 32,
   SHUTDOWN_FLAGS = 33,
   MESSAGE_FLAGS = 34,
@@ -237,8 +234,13 @@ local MARK = {
   BUFFER_CHANGED = 60,
   INTERLEAVED = 61,
   SHRUNK = 62,
-  DROPPED = 63,
+  DROPPED = 125,
+  NO_SOCKET = 3,
+  LATER_RST = 4,
+  ZERO_CREDIT = 5,
 }
+
+local MARKS = 64
 
 local REMARKS = { [3] = true, [4] = true, [5] = true }
 
@@ -266,7 +268,7 @@ local findings = {
     message = "payloads were cut when they were captured",
   },
   [3] = { word = "no socket", shown = true },
-  [4] = { word = "after the end" },
+  [4] = { word = "after the end", shown = false },
   [5] = { word = "credit used up", shown = true },
   [6] = {
     word = "late",
@@ -467,14 +469,6 @@ local findings = {
     severity = "warn",
     what = "a context id that nobody can have: 0, 0xffffffff or 2^64-1",
     message = "a packet between {who} and {peer}: one of these context ids is reserved",
-  },
-  [31] = {
-    word = "not for the host",
-    shown = true,
-    name = "vsock.address.unrouted",
-    severity = "note",
-    what = "from a guest to something other than the host, which vhost drops",
-    message = "{who} sent to {peer}; vhost only takes what guests send to the host (2)",
   },
   [32] = {
     word = "flags",
@@ -719,7 +713,15 @@ local findings = {
     what = "buf_alloc fell below the bytes that are in flight",
     message = "{who} lowered its buffer to {b} with {a:bytes} in flight",
   },
-  [63] = {
+  [93] = {
+    word = "not for the host",
+    shown = true,
+    name = "vsock.address.unrouted",
+    severity = "note",
+    what = "from a guest to something other than the host, which vhost drops",
+    message = "{who} sent to {peer}; vhost only takes what guests send to the host (2)",
+  },
+  [125] = {
     word = "dropped",
     wrong = true,
     name = "vsock.capture.dropped",
@@ -975,10 +977,16 @@ do
     events[event_count] = { mark = bit, conn = c.number, side = side, a = a, b = b }
   end
 
+  local function had(c, bit)
+    return c.noted and c.noted[bit]
+  end
+
   local function note(c, bit, side, a, b)
-    mark(bit)
-    if not (c.noted and c.noted[bit]) then
+    if not had(c, bit) then
+      mark(bit)
       event(c, bit, side, a, b)
+    elseif bit < MARKS then
+      mark(bit)
     end
   end
 
@@ -1022,7 +1030,7 @@ do
     local length = elapsed(since)
     if length >= limits.LONG_STALL_NS then
       mark(MARK.STALL)
-      if length >= 2 * (f.longest_stall or 0) or not (c.noted and c.noted[MARK.STALL]) then
+      if length >= 2 * (f.longest_stall or 0) or not had(c, MARK.STALL) then
         event(c, MARK.STALL, side, length, f.stalled_flight)
       end
       if g.stalled_since and TERMINAL[c.state] then
@@ -1147,7 +1155,7 @@ do
 
   -- Single fields ----------------------------------------------------------------------
 
-  local function judge_addresses(p)
+  local function judge_addresses(p, c, side)
     local src_hi, src, dst_hi, dst = p.src_cid_hi, p.src_cid_lo, p.dst_cid_hi, p.dst_cid_lo
     local all = TWO32 - 1 -- ANY, and twice that is the 64-bit -1
     if
@@ -1164,7 +1172,7 @@ do
       mark(MARK.WIDE_CID)
     elseif src > HOST and dst ~= HOST and not (dst == LOCAL and p.op == RST) then
       if dst == LOCAL or (dst > HOST and (src == PARENT) == (dst == PARENT)) then
-        mark(MARK.UNROUTED)
+        note(c, MARK.UNROUTED, side, 0, 0)
       end
     end
   end
@@ -1180,7 +1188,7 @@ do
     if p.len > LARGEST then
       note(c, MARK.TOO_LONG, side, p.len, 0)
     end
-    judge_addresses(p)
+    judge_addresses(p, c, side)
     if flags == 0 or op == SHUTDOWN then
       return
     end
@@ -2878,20 +2886,34 @@ do
 
   local sets, set_by_key
 
-  local function words_of(list, which)
+  -- Words of a list: of its marks, or of what is found without a mark of its own (`more`).
+  local function words_of(list, which, more)
     local found = {}
-    for _, bit in ipairs(list) do
-      local finding = findings[bit]
-      if not which or finding[which] then
+    for _, number in ipairs(list) do
+      local finding = findings[number]
+      if (number >= MARKS) == (more or false) and (not which or finding[which]) then
         found[#found + 1] = finding.word
       end
     end
     return found
   end
 
-  -- The end of an Info column: what is worth knowing, what is wrong.
-  local function tail(shown, wrong)
-    return (shown ~= "" and " [" .. shown .. "]" or "") .. (wrong ~= "" and " ! " .. wrong or "")
+  local function bracketed(list, more, first)
+    local words = words_of(list, "shown", more)
+    if first then
+      table.insert(words, 1, first)
+    end
+    return #words > 0 and " [" .. concat(words, ", ") .. "]" or ""
+  end
+
+  local function accused(list, more)
+    local wrong = concat(words_of(list, "wrong", more), ", ")
+    return wrong ~= "" and " ! " .. wrong or ""
+  end
+
+  -- The end of an Info column: what is worth knowing, behind `first`, and what is wrong.
+  local function tail(list, first)
+    return bracketed(list, false, first) .. accused(list) .. bracketed(list, true) .. accused(list, true)
   end
 
   local function set_of(marks, count)
@@ -2915,13 +2937,11 @@ do
       sets[number] = {
         list = list,
         words = concat(words_of(list), ","),
-        shown = concat(words_of(list, "shown"), ", "),
-        wrong = concat(words_of(list, "wrong"), ", "),
+        tail = tail(list),
       }
       for _, bit in ipairs(list) do
         sets[number].later = sets[number].later or bit == MARK.LATER_RST
       end
-      sets[number].tail = tail(sets[number].shown, sets[number].wrong)
       set_by_key[key] = number
     end
     return number
@@ -3055,9 +3075,7 @@ do
     if p.op ~= RST or not states.terminal[v.state] or (marks and marks.later) then
       return marks and marks.tail or ""
     end
-    local shown = marks and marks.shown or ""
-    local word = states.word[v.state]:gsub("-", " ")
-    return tail(shown == "" and word or word .. ", " .. shown, marks and marks.wrong or "")
+    return tail(marks and marks.list or {}, (states.word[v.state]:gsub("-", " ")))
   end
 
   local function info_of_other(p, v)

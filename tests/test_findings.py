@@ -16,20 +16,23 @@ from tracking import CAPTURES, TRACKER, batches, batches_of, packets_of, uncompi
 
 from vsockdump.findings.collector import Case, Collector
 from vsockdump.findings.registry import (
-    BY_MARK,
+    BY_KIND,
     RULES,
     WORDS,
     FindingError,
+    Names,
     explain,
     lookup,
-    masks,
+    names,
     names_to_type,
     rules_of,
     words,
     worst,
+    worst_of_marks,
 )
 from vsockdump.findings.rule import Event, Rule, Severity, sentence
-from vsockdump.track.marks import REMARKS, Mark
+from vsockdump.track.kinds import MOST, Doubt, Kind
+from vsockdump.track.marks import KIND_OF, MARK_OF, REMARKS, Mark
 
 BUILDS: Final = (TRACKER, uncompiled("tracker"))
 
@@ -321,7 +324,7 @@ def found(scenario: str, module: ModuleType = TRACKER) -> set[str]:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_every_rule_fires_and_stays_silent(rule: Rule) -> None:
     """Each has a scenario for both; what is lost in the kernel no packet can show."""
-    if rule.mark == Mark.DROPPED:
+    if rule.kind == Kind.DROPPED:
         return test_dropped_packets()
     fires, silent = PAIRS[rule.name]
     for module in BUILDS:
@@ -393,8 +396,8 @@ def test_every_sentence_can_be_made(rule: Rule) -> None:
     """Whatever the numbers: a damaged capture has any."""
     for number in (0, 1, -(2**63), 2**63 - 1):
         for side in (0, 1):
-            a = 1 + number % 6 if rule.mark == Mark.MALFORMED else number
-            event = Event(int(rule.mark), 1, 1, 0, a, number, side, 1)
+            a = 1 + number % 6 if rule.kind == Kind.MALFORMED else number
+            event = Event(int(rule.kind), 1, 1, 0, a, number, side, 1)
             assert "{" not in sentence(rule, event)
 
 
@@ -493,10 +496,20 @@ def test_ends_that_keep_the_rules_are_not_accused(
 
 
 def test_names_words_and_marks_are_unique() -> None:
-    """One rule a mark, and no two that could be taken for each other."""
-    assert len(RULES) == len({rule.name for rule in RULES}) == len(BY_MARK)
+    """One rule a kind, and no two that could be taken for each other."""
+    assert len(RULES) == len({rule.name for rule in RULES}) == len(BY_KIND)
+    assert len(RULES) == len({rule.word for rule in RULES})
     assert len(WORDS) == len(set(WORDS.values()))
-    assert set(Mark) == {rule.mark for rule in RULES} | set(REMARKS)
+    assert set(Kind) == {rule.kind for rule in RULES}
+
+
+def test_kinds_have_room_and_marks_are_theirs() -> None:
+    """A connection has a bit for every kind; a bit of the line is a kind's, a remark or MORE."""
+    assert 0 < min(Kind)
+    assert max(Kind) < MOST
+    assert set(Mark) == {*KIND_OF, *REMARKS, Mark.MORE}
+    assert all(MARK_OF[kind] == mark for mark, kind in KIND_OF.items())
+    assert all(MARK_OF[kind] == Mark.MORE for kind in set(Kind) - set(KIND_OF.values()))
     assert all(rule.name.startswith("vsock.") and rule.name.count(".") == 2 for rule in RULES)
 
 
@@ -507,31 +520,40 @@ def test_words_come_in_the_order_of_the_bits() -> None:
 
 def test_the_worst_comes_first() -> None:
     """Of what a connection had."""
-    marks = Mark.MIDSTREAM | Mark.FWD_BACK | Mark.BYTES_LOST | Mark.NO_SOCKET
-    names = [rule.name for rule in rules_of(marks)]
+    kinds = 1 << Kind.MIDSTREAM | 1 << Kind.FWD_BACK | 1 << Kind.BYTES_LOST
+    names = [rule.name for rule in rules_of(kinds)]
     assert ["vsock.credit.fwd_back", "vsock.close.bytes_lost", "vsock.capture.midstream"] == names
-    assert Severity.ERROR == worst(marks)
-    assert worst(Mark.NO_SOCKET) is None
+    assert Severity.ERROR == worst(kinds)
+    assert Severity.WARN == worst(kinds, Doubt.MISSING)
+    assert worst(0) is None
+    assert Severity.ERROR == worst_of_marks(Mark.MIDSTREAM | Mark.FWD_BACK | Mark.NO_SOCKET)
+    assert worst_of_marks(Mark.NO_SOCKET) is None
 
 
 def test_names_for_filters() -> None:
     """Full and short names, words, severities, and both kinds of wrong."""
-    bits = masks()
+    named = names()
     overrun = int(Mark.OVER_CREDIT)
-    names = ("vsock.credit.overrun", "credit.overrun", "over-credit")
-    assert [overrun] * 3 == [bits[name] for name in names]
-    assert bits["error"] & overrun
-    assert bits["error"] | bits["warn"] == bits["wrong"]
-    assert not bits["chat"] & bits["note"]
-    assert int(Mark.NO_SOCKET) == bits["no-socket"]
-    typed = [bits[name.replace("_", "-")] for name in names_to_type()]
-    assert sum(typed[:-5]) == 2**64 - 1
+    spellings = ("vsock.credit.overrun", "credit.overrun", "over-credit")
+    assert [Names(overrun, frozenset())] * 3 == [named[name] for name in spellings]
+    assert Names(0, frozenset({Kind.DROPPED})) == named["capture.dropped"]
+    assert named["error"].marks & overrun
+    assert named["error"].marks | named["warn"].marks == named["wrong"].marks
+    assert named["error"].kinds | named["warn"].kinds == named["wrong"].kinds
+    assert Kind.DROPPED in named["warn"].kinds
+    assert not named["chat"].marks & named["note"].marks
+    assert Names(int(Mark.NO_SOCKET), frozenset()) == named["no-socket"]
+    typed = [named[name.replace("_", "-")] for name in names_to_type()[:-5]]
+    assert sum(name.marks for name in typed) == sum(set(Mark) - {Mark.MORE})
+    assert sum(len(name.kinds) for name in typed) == sum(
+        mark == Mark.MORE for mark in MARK_OF.values()
+    )
 
 
 def test_a_rule_is_found_by_its_name() -> None:
     """With or without `vsock.`."""
     for name in ("vsock.credit.overrun", "credit.overrun"):
-        assert Mark.OVER_CREDIT == lookup(name).mark
+        assert Kind.OVER_CREDIT == lookup(name).kind
     with pytest.raises(FindingError, match=r"no finding x\. vsockdump -z findings,explain lists"):
         lookup("x")
     with pytest.raises(FindingError, match=r"Did you mean vsock\.credit\.overrun\?"):

@@ -20,9 +20,10 @@ from tracking import TRACKER
 from vsockdump.capture.reader import FileReader
 from vsockdump.fields import FIELDS
 from vsockdump.findings.collector import events_by_packet, packet_sentence
-from vsockdump.findings.registry import BY_MARK, RULES, rules_of
+from vsockdump.findings.registry import BY_KIND, RULES, rules_of_marks
 from vsockdump.output import lua
-from vsockdump.track.marks import Mark
+from vsockdump.track.kinds import Kind
+from vsockdump.track.marks import MARK_OF, Mark
 
 TRACKED: Final = [
     "frame.number",
@@ -37,7 +38,7 @@ LATE: Final = (
     OPEN + "+1ms 3:1 > host:2 SHUTDOWN buf=100000\n+8.1s 3:1 > host:2 RST buf=100000",
     OPEN + "+1ms 3:1 > host:2 CREDIT_REQUEST buf=100000\n+3s 3:1 < host:2 CREDIT_UPDATE buf=100000",
 )
-OF_NO_PACKET: Final = Mark.DROPPED | Mark.UNANSWERED
+OF_NO_PACKET: Final = (Kind.DROPPED, Kind.UNANSWERED)
 
 RIGHT_NAMES: Final = [f"vsock.virtio.{name}" for name in ("type_name", "op_name", "flag_names")]
 
@@ -119,7 +120,8 @@ def test_the_scenarios_of_all_findings(passes: list[str], tmp_path: Path) -> Non
     agree(capture, *passes)
     at = TRACKED.index("vsock.marks")
     shown = {mark for row in ours(capture) for mark in row[at].split(",")}
-    assert {rule.word for rule in RULES if not rule.mark & OF_NO_PACKET} <= shown
+    marked = {rule.word for rule in RULES if MARK_OF[rule.kind] != Mark.MORE}
+    assert marked - {rule.word for rule in RULES if rule.kind in OF_NO_PACKET} <= shown
 
 
 @passes
@@ -158,11 +160,12 @@ def expected_findings(capture: Path) -> Iterator[tuple[set[str], set[str]]]:
         assert batch.tracked is not None
         events = dict(events_by_packet(batch))
         for row, marks in enumerate(batch.tracked["marks"].tolist()):
-            rules = {int(rule.mark): rule.what for rule in rules_of(marks)}
-            own = [event for event in events.get(row, ()) if event.mark in rules]
+            own = events.get(row, ())
+            kinds = {event.kind for event in own}
+            more = [rule for rule in rules_of_marks(marks) if rule.kind not in kinds]
             said = {packet_sentence(batch, row, event) for event in own}
-            general = {rules[mark] for mark in rules.keys() - {event.mark for event in own}}
-            yield {BY_MARK[mark].name for mark in rules}, said | general
+            names = {BY_KIND[kind].name for kind in kinds} | {rule.name for rule in more}
+            yield names, said | {rule.what for rule in more}
     reader.close()
 
 

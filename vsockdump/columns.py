@@ -150,6 +150,25 @@ def marks_of(marks: int) -> OfBatch:
     return lambda batch: tracked(batch)["marks"] & wanted
 
 
+def kinds_column(word: int) -> OfBatch:
+    """The kinds of each packet's events as bits: word 0 has kinds 0 to 63, word 1 the others."""
+
+    def column(batch: Batch) -> Column:
+        bits = np.zeros(len(batch), np.uint64)
+        events = batch.events
+        if events is None or not len(events):
+            return bits
+        chosen = np.flatnonzero(events["kind"] // 64 == word)
+        numbers, packets = batch.rows["number"], events["packet"][chosen]
+        rows = np.searchsorted(numbers, packets)
+        there = np.flatnonzero(np.append(numbers, 0)[rows] == packets)
+        kinds = events["kind"][chosen][there] % np.uint64(64)
+        np.bitwise_or.at(bits, rows[there], np.uint64(1) << kinds)
+        return bits
+
+    return column
+
+
 def has_connection(batch: Batch) -> Column:
     """Packets that belong to a connection."""
     mask: Column = tracked(batch)["conn"] != 0

@@ -40,6 +40,7 @@ from vsockdump.errors import UsageError
 from vsockdump.findings.registry import WORDS
 from vsockdump.findings.registry import words as _words
 from vsockdump.lazy import Lazy
+from vsockdump.track.marks import Mark
 from vsockdump.track.states import State, state_word
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ _OURS: Final = (
         Show.WORD,
         "what was noticed about the packet",
         tracked_column("marks"),
-        has_marks(2**64 - 1),
+        has_marks(int(Mark.MORE) - 1),
         words=_mark_words,
         codes={word.replace(" ", "-"): mark for mark, word in WORDS.items()},
         tracked=True,

@@ -150,7 +150,7 @@ class Finding:
 
     def __init__(self, case: Case, pair: tuple[Endpoint, Endpoint] | None) -> None:
         event = case.event
-        self.name, self.severity = case.rule.name, case.rule.severity.word
+        self.name, self.severity = case.rule.name, case.severity.word
         names = UNKNOWN_ENDS if pair is None else (str(pair[0]), str(pair[1]))
         self.message = sentence(case.rule, event, names)
         self.conn, self.packet = event.conn or None, event.packet or None

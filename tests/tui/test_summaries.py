@@ -39,7 +39,7 @@ def test_findings_are_those_of_the_command_line() -> None:
         assert list(dict.fromkeys(one["finding"] for one in found)) == [
             line.rule.name for line in closed
         ]
-        opened_lines = finding_lines(groups, ends, {int(group.rule.mark) for group in groups})
+        opened_lines = finding_lines(groups, ends, {int(group.rule.kind) for group in groups})
         cases = [line for line in opened_lines if line.is_case]
         assert [(one["message"], one["packet"], one["conn"]) for one in found] == [
             (line.text, line.packet or None, line.conn or None) for line in cases

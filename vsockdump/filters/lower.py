@@ -8,7 +8,7 @@ made of And, Or, Not, Always, Compare, Search and Relation only.
 from collections.abc import Callable
 
 from vsockdump.batch import Known
-from vsockdump.filters.sources import FLAGS, KNOWN, LIVING, SOURCES, findings
+from vsockdump.filters.sources import EVENTS, FLAGS, KNOWN, LIVING, SOURCES, findings
 from vsockdump.filters.tree import (
     Always,
     And,
@@ -47,7 +47,7 @@ def _lower(leaf: Node) -> Node:
         case Flag(name):
             return _flag(name)
         case Finding(name):
-            return _any_bit("vsock.marks", findings()[name])
+            return _finding(*findings()[name])
         case Sign("midstream"):
             return _compare(KNOWN, _ZERO, int(Known.BEGINNING))
         case Sign():
@@ -96,6 +96,16 @@ def _flag(name: str) -> Node:
     if socket_type is not None:
         tests.append(_one("vsock.virtio.type", socket_type))
     return both((*tests, _any_bit("vsock.virtio.flags", bit)))
+
+
+def _finding(marks: int, kinds: frozenset[int]) -> Node:
+    """A packet with one of the marks, or with an event of one of the kinds, which have none."""
+    tests = [_any_bit("vsock.marks", marks)] if marks else []
+    for word, source in enumerate(EVENTS):
+        bits = sum(1 << kind % 64 for kind in kinds if kind // 64 == word)
+        if bits:
+            tests.append(_any_bit(source, bits))
+    return either(tests)
 
 
 def _stalled() -> Node:

@@ -23,16 +23,19 @@ from vsockdump.columns import (
     has_monitor,
     has_virtio,
     header_column,
+    kinds_column,
     tracked_column,
 )
 from vsockdump.fields import BY_NAME, FIELDS, FieldDef, Show
 from vsockdump.filters.tree import Compare, Node, Ranges, Search, complement
-from vsockdump.findings.registry import masks
+from vsockdump.findings.registry import Names, names
 from vsockdump.lazy import Lazy
 from vsockdump.track.states import TERMINAL, State
+from vsockdump.track.store import EVENT_DTYPE
 
 FRAME_LENGTH: Final = "frame.len"
 KNOWN: Final = "known"  # the tracked column of batch.Known
+EVENTS: Final = ("events_low", "events_high")  # kinds of a packet's events: columns.kinds_column
 
 
 class Source(NamedTuple):
@@ -69,7 +72,7 @@ def _empty() -> Batch:
     batch = Batch(
         np.zeros(0, PACKET_DTYPE), memoryview(b""), Layout(), (), np.zeros(0, TRACKED_DTYPE)
     )
-    batch.apps, batch.said = np.zeros(0, np.uint8), {}
+    batch.apps, batch.said, batch.events = np.zeros(0, np.uint8), {}, np.zeros(0, EVENT_DTYPE)
     return batch
 
 
@@ -145,6 +148,10 @@ SOURCES: Final[dict[str, Source]] = {
     **{field.name: _source(field) for field in _HEADERS_OR_NUMBERS},
     **{f"{end}_{part}": _address(end, part) for end, part in ADDRESSES},
     KNOWN: Source(tracked_column(KNOWN), has_connection, 0, 0xFF, tracked=True),
+    **{
+        name: Source(kinds_column(word), None, 0, 2**64 - 1, tracked=True)
+        for word, name in enumerate(EVENTS)
+    },
 }
 SEARCHED: Final[dict[str, Searched]] = {
     field.name: _searched(field)
@@ -195,9 +202,9 @@ LIVING: Final[Ranges] = tuple(
 )
 
 
-def findings() -> dict[str, int]:
-    """The bits of the marks column for each name of a finding, and for each severity."""
-    return masks()
+def findings() -> dict[str, Names]:
+    """What each name of a finding stands for, and each severity."""
+    return names()
 
 
 def is_tracked(leaf: Node) -> bool:

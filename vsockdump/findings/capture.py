@@ -3,13 +3,13 @@
 from typing import Final
 
 from vsockdump.findings.rule import Rule, Severity
-from vsockdump.track.marks import Mark
+from vsockdump.track.kinds import Kind
 
 RULES: Final = (
     Rule(
         "vsock.capture.dropped",
         Severity.WARN,
-        Mark.DROPPED,
+        Kind.DROPPED,
         "dropped",
         "the kernel dropped packets while they were captured",
         "the kernel dropped {a} of {b:packets}; bytes and credit may be wrong",
@@ -20,7 +20,7 @@ RULES: Final = (
     Rule(
         "vsock.capture.midstream",
         Severity.CHAT,
-        Mark.MIDSTREAM,
+        Kind.MIDSTREAM,
         "mid-stream",
         "the connection began before the capture; its tx_cnt is unknown",
         "the connection began before the capture: bytes sent and credit are unknown at first",
@@ -31,7 +31,7 @@ RULES: Final = (
     Rule(
         "vsock.capture.cut",
         Severity.CHAT,
-        Mark.CUT,
+        Kind.CUT,
         "cut",
         "snaplen cut the payload",
         "payloads were cut when they were captured",
@@ -42,7 +42,7 @@ RULES: Final = (
     Rule(
         "vsock.capture.cut_headers",
         Severity.NOTE,
-        Mark.CUT_HEADERS,
+        Kind.CUT_HEADERS,
         "headers cut",
         "snaplen cut the headers: the packet belongs to no connection",
         "only {a:bytes} were captured of a packet, less than its headers",
@@ -53,7 +53,7 @@ RULES: Final = (
     Rule(
         "vsock.capture.interleaved",
         Severity.WARN,
-        Mark.INTERLEAVED,
+        Kind.INTERLEAVED,
         "two in one",
         "one pair of addresses with two sets of counters",
         "fwd_cnt of {who} went back {a} times: two connections share these addresses",
@@ -65,7 +65,7 @@ RULES: Final = (
     Rule(
         "vsock.capture.time_back",
         Severity.NOTE,
-        Mark.TIME_BACK,
+        Kind.TIME_BACK,
         "time back",
         "a packet's time is more than 1 ms before that of the packet before it",
         "time went back by {a:time}",

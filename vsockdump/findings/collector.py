@@ -12,14 +12,15 @@ import numpy as np
 from vsockdump.address import Endpoint
 from vsockdump.batch import Batch, Layers
 from vsockdump.findings.overdue import overdue
-from vsockdump.findings.registry import BY_MARK, of_severity
+from vsockdump.findings.registry import BY_KIND, marks_of_severity
 from vsockdump.findings.rule import Event, Rule, Severity, sentence
-from vsockdump.track.marks import Mark
+from vsockdump.track.kinds import Kind
+from vsockdump.track.marks import KIND_OF, Mark
 from vsockdump.track.tracker import Tracker
 
 CAP: Final = 100_000
 # Chat is once per connection by its nature, and may be in every packet.
-_COUNTED: Final = of_severity(Severity.NOTE, Severity.WARN, Severity.ERROR)
+_COUNTED: Final = marks_of_severity(Severity.NOTE, Severity.WARN, Severity.ERROR)
 
 
 class Case(NamedTuple):
@@ -32,7 +33,12 @@ class Case(NamedTuple):
     @property
     def rule(self) -> Rule:
         """The rule."""
-        return BY_MARK[self.event.mark]
+        return BY_KIND[self.event.kind]
+
+    @property
+    def severity(self) -> Severity:
+        """The rule's, or less where there is doubt."""
+        return self.rule.severity_with(self.event.doubt)
 
 
 class Group(NamedTuple):
@@ -40,6 +46,11 @@ class Group(NamedTuple):
 
     rule: Rule
     cases: list[Case]
+
+    @property
+    def severity(self) -> Severity:
+        """Of the worst case."""
+        return max(case.severity for case in self.cases)
 
     @property
     def times(self) -> int:
@@ -70,10 +81,10 @@ class Collector:
         """What the kernel, or a pcapng file by its statistics, says was dropped of all packets."""
         if dropped:
             now = self._tracker.last_ns
-            self._dropped = Event(int(Mark.DROPPED), 0, 0, now, dropped, received, 0, 0)
+            self._dropped = Event(int(Kind.DROPPED), 0, 0, now, dropped, received, 0)
 
     def _take(self, event: Event) -> None:
-        key = event.mark, event.conn
+        key = event.kind, event.conn
         known = self._cases.get(key)
         if known is not None:
             self._cases[key] = known._replace(most=max(known.most, event.a))
@@ -89,28 +100,29 @@ class Collector:
         while present:
             mark = present & -present
             present ^= mark
+            kind = int(KIND_OF[Mark(mark)])
             of_mark = conns[(marks & np.uint64(mark)) != 0]
-            if mark == Mark.TIME_BACK:  # of no connection, whatever the packet is
+            if kind == Kind.TIME_BACK:  # of no connection, whatever the packet is
                 of_mark = np.zeros_like(of_mark)
             for conn, count in zip(*np.unique(of_mark, return_counts=True), strict=True):
-                known = self._cases.get((mark, int(conn)))
+                known = self._cases.get((kind, int(conn)))
                 if known is not None:
-                    self._cases[mark, int(conn)] = known._replace(times=known.times + int(count))
+                    self._cases[kind, int(conn)] = known._replace(times=known.times + int(count))
 
-    def case(self, mark: int, conn: int) -> Case | None:
+    def case(self, kind: int, conn: int) -> Case | None:
         """What was kept of a rule in a connection."""
-        return self._cases.get((mark, conn))
+        return self._cases.get((kind, conn))
 
     def cases(self) -> list[Case]:
         """All there is so far, in order of packets, with what only time tells."""
         found = dict(self._cases)
         for event in overdue(self._tracker):
-            known = found.get((event.mark, event.conn))
+            known = found.get((event.kind, event.conn))
             if known is None:
-                found[event.mark, event.conn] = Case(event, 1, event.a)
+                found[event.kind, event.conn] = Case(event, 1, event.a)
             else:
                 most = max(known.most, event.a)
-                found[event.mark, event.conn] = known._replace(times=known.times + 1, most=most)
+                found[event.kind, event.conn] = known._replace(times=known.times + 1, most=most)
         # What was said of a connection at its end by a packet of the next one has no mark.
         cases = [case._replace(times=max(case.times, 1)) for case in found.values()]
         if self._dropped is not None:
@@ -121,8 +133,8 @@ class Collector:
         """The cases by rule, the worst first; of equals the one that began first."""
         groups: dict[int, Group] = {}
         for case in self.cases():
-            groups.setdefault(case.event.mark, Group(case.rule, [])).cases.append(case)
-        return sorted(groups.values(), key=lambda group: -group.rule.severity)
+            groups.setdefault(case.event.kind, Group(case.rule, [])).cases.append(case)
+        return sorted(groups.values(), key=lambda group: -group.severity)
 
 
 def events_by_packet(batch: Batch) -> Iterator[tuple[int, list[Event]]]:
@@ -151,9 +163,9 @@ def packet_sentence(batch: Batch, row: int, event: Event) -> str:
     """The sentence of an event of a packet, with the addresses of its header."""
     assert batch.tracked is not None
     if batch.rows["layers"][row] != int(Layers.VIRTIO):
-        return sentence(BY_MARK[event.mark], event)
+        return sentence(BY_KIND[event.kind], event)
     header = batch.rows["virtio"][row]
     src = str(Endpoint(int(header["src_cid"]), int(header["src_port"])))
     dst = str(Endpoint(int(header["dst_cid"]), int(header["dst_port"])))
     ends = (dst, src) if batch.tracked["side"][row] else (src, dst)
-    return sentence(BY_MARK[event.mark], event, ends)
+    return sentence(BY_KIND[event.kind], event, ends)

@@ -3,7 +3,7 @@
 from typing import Final
 
 from vsockdump.findings.rule import Rule, Severity
-from vsockdump.track.marks import Mark
+from vsockdump.track.kinds import Kind
 
 _SOCKET: Final = "net/vmw_vsock/af_vsock.c"
 _VIRTIO: Final = "net/vmw_vsock/virtio_transport_common.c"
@@ -13,7 +13,7 @@ _CONNECT: Final = (
     Rule(
         "vsock.connect.unanswered",
         Severity.WARN,
-        Mark.UNANSWERED,
+        Kind.UNANSWERED,
         "unanswered",
         "a REQUEST without an answer for 2 s",
         "{peer} did not answer the REQUEST of {who} for {a:time}",
@@ -25,7 +25,7 @@ _CONNECT: Final = (
     Rule(
         "vsock.connect.late",
         Severity.WARN,
-        Mark.LATE_RESPONSE,
+        Kind.LATE_RESPONSE,
         "late",
         "RESPONSE after the connect timeout of 2 s",
         "{who} answered after {a:time}; connect() gives up after 2 s",
@@ -36,7 +36,7 @@ _CONNECT: Final = (
     Rule(
         "vsock.connect.refused",
         Severity.NOTE,
-        Mark.REFUSED,
+        Kind.REFUSED,
         "refused",
         "REQUEST answered by RST",
         "{who} refused the connection after {a:time}",
@@ -47,7 +47,7 @@ _CONNECT: Final = (
     Rule(
         "vsock.connect.still_open",
         Severity.ERROR,
-        Mark.STILL_OPEN,
+        Kind.STILL_OPEN,
         "still open",
         "REQUEST on addresses whose connection has not ended",
         "{who} began a connection on the addresses of #{a}, which has not ended",
@@ -60,7 +60,7 @@ _CONNECT: Final = (
     Rule(
         "vsock.connect.reused",
         Severity.WARN,
-        Mark.REUSED,
+        Kind.REUSED,
         "reused early",
         "REQUEST on addresses whose connection waits for its last RST",
         "{who} used the addresses of #{a} again before the RST that ends it",
@@ -71,7 +71,7 @@ _CONNECT: Final = (
     Rule(
         "vsock.connect.unasked",
         Severity.WARN,
-        Mark.UNASKED_RESPONSE,
+        Kind.UNASKED_RESPONSE,
         "nobody asked",
         "RESPONSE without a REQUEST",
         "{who} sent a RESPONSE that no REQUEST of {peer} asked for",
@@ -82,7 +82,7 @@ _CONNECT: Final = (
     Rule(
         "vsock.connect.not_established",
         Severity.ERROR,
-        Mark.NOT_ESTABLISHED,
+        Kind.NOT_ESTABLISHED,
         "not established",
         "data, SHUTDOWN or credit before RESPONSE",
         "{who} sent {a:op} before the RESPONSE; Linux resets such a connection (EPROTO)",
@@ -96,7 +96,7 @@ _DATA: Final = (
     Rule(
         "vsock.connection.type_changed",
         Severity.ERROR,
-        Mark.TYPE_CHANGED,
+        Kind.TYPE_CHANGED,
         "type changed",
         "the type is not the connection's",
         "{who} sent a packet of type {b:type} in a connection of type {a:type}",
@@ -107,7 +107,7 @@ _DATA: Final = (
     Rule(
         "vsock.connection.unknown",
         Severity.WARN,
-        Mark.UNKNOWN_CONNECTION,
+        Kind.UNKNOWN_CONNECTION,
         "unknown to the receiver",
         "data for a connection that its receiver does not know",
         "{peer} sent {a:packets} to {who}, which knows no such connection and resets it",
@@ -119,7 +119,7 @@ _DATA: Final = (
     Rule(
         "vsock.connection.rst_for_rst",
         Severity.WARN,
-        Mark.RST_FOR_RST,
+        Kind.RST_FOR_RST,
         "rst for rst",
         "an RST that answers an RST",
         "{who} answered the RST of {peer} with an RST",
@@ -133,7 +133,7 @@ _CLOSE: Final = (
     Rule(
         "vsock.close.after_shutdown",
         Severity.ERROR,
-        Mark.AFTER_SHUTDOWN,
+        Kind.AFTER_SHUTDOWN,
         "after shutdown",
         "data after its sender's own SHUTDOWN(SEND)",
         "{who} sent {a:bytes} after it had said that it would send no more",
@@ -144,7 +144,7 @@ _CLOSE: Final = (
     Rule(
         "vsock.close.deaf_peer",
         Severity.WARN,
-        Mark.DEAF_PEER,
+        Kind.DEAF_PEER,
         "nobody reads",
         "data to an end that has said it will receive no more",
         "{who} sent {a:bytes} although {peer} had shut down its receiving {b:time} before",
@@ -155,7 +155,7 @@ _CLOSE: Final = (
     Rule(
         "vsock.close.unanswered",
         Severity.WARN,
-        Mark.CLOSE_TIMEOUT,
+        Kind.CLOSE_TIMEOUT,
         "close unanswered",
         "a SHUTDOWN of both directions that no RST answered in time",
         "nobody answered the SHUTDOWN of {who} for {a:time}",
@@ -166,7 +166,7 @@ _CLOSE: Final = (
     Rule(
         "vsock.close.reset",
         Severity.NOTE,
-        Mark.RESET,
+        Kind.RESET,
         "reset",
         "ended by RST while at least one direction was open",
         "{who} reset the connection while data could still be sent",
@@ -178,7 +178,7 @@ _CLOSE: Final = (
     Rule(
         "vsock.close.half_closed_idle",
         Severity.NOTE,
-        Mark.HALF_CLOSED_IDLE,
+        Kind.HALF_CLOSED_IDLE,
         "idle half closed",
         "half a connection without a packet for more than 30 s",
         "one direction is closed and nothing was sent for {a:time}",
@@ -190,7 +190,7 @@ _CLOSE: Final = (
     Rule(
         "vsock.close.bytes_lost",
         Severity.WARN,
-        Mark.BYTES_LOST,
+        Kind.BYTES_LOST,
         "bytes lost",
         "bytes that the receiver had not read when the connection ended",
         "up to {a:bytes} of {who} were not read by {peer} when the connection ended",

@@ -3,7 +3,7 @@
 from typing import Final
 
 from vsockdump.findings.rule import Rule, Severity
-from vsockdump.track.marks import Mark
+from vsockdump.track.kinds import Kind
 
 _SPEC: Final = "virtio specification, Socket Device, Buffer Space Management"
 _VIRTIO: Final = "net/vmw_vsock/virtio_transport_common.c"
@@ -12,7 +12,7 @@ _BROKEN: Final = (
     Rule(
         "vsock.credit.overrun",
         Severity.ERROR,
-        Mark.OVER_CREDIT,
+        Kind.OVER_CREDIT,
         "over credit",
         "more bytes sent than credit was ever given",
         "{who} sent {a:bytes} beyond all credit it was ever given; {peer}'s buffer has {b}",
@@ -24,7 +24,7 @@ _BROKEN: Final = (
     Rule(
         "vsock.credit.overrun_reset",
         Severity.ERROR,
-        Mark.OVERRUN_RESET,
+        Kind.OVERRUN_RESET,
         "reset for overrun",
         "an RST soon after data beyond the credit",
         "{peer} reset the connection {a:time} after {who} had sent beyond its credit",
@@ -35,7 +35,7 @@ _BROKEN: Final = (
     Rule(
         "vsock.credit.fwd_ahead",
         Severity.WARN,
-        Mark.FWD_AHEAD,
+        Kind.FWD_AHEAD,
         "fwd_cnt ahead",
         "more bytes consumed than sent: packets are missing or it is wrong",
         "{who} says it has consumed {a:bytes} more than {peer} was seen to send",
@@ -46,7 +46,7 @@ _BROKEN: Final = (
     Rule(
         "vsock.credit.fwd_back",
         Severity.ERROR,
-        Mark.FWD_BACK,
+        Kind.FWD_BACK,
         "fwd_cnt back",
         "fwd_cnt went back",
         "fwd_cnt of {who} went back by {a}; it only counts up, mod 2^32",
@@ -57,7 +57,7 @@ _BROKEN: Final = (
     Rule(
         "vsock.credit.zero",
         Severity.WARN,
-        Mark.NO_CREDIT,
+        Kind.NO_CREDIT,
         "no buffer",
         "buf_alloc is 0 in a packet of a living connection",
         "{who} gave a buf_alloc of 0: {peer} may send nothing",
@@ -68,7 +68,7 @@ _BROKEN: Final = (
     Rule(
         "vsock.credit.shrunk",
         Severity.WARN,
-        Mark.SHRUNK,
+        Kind.SHRUNK,
         "buffer shrunk",
         "buf_alloc fell below the bytes that are in flight",
         "{who} lowered its buffer to {b} with {a:bytes} in flight",
@@ -80,7 +80,7 @@ _BROKEN: Final = (
     Rule(
         "vsock.credit.huge_buffer",
         Severity.NOTE,
-        Mark.HUGE_BUFFER,
+        Kind.HUGE_BUFFER,
         "huge buffer",
         "a buf_alloc near 2^32: a window that is no window",
         "{who} gave a buf_alloc of {a}: credit limits nothing then",
@@ -94,7 +94,7 @@ _SLOW: Final = (
     Rule(
         "vsock.credit.stall",
         Severity.NOTE,
-        Mark.STALL,
+        Kind.STALL,
         "stall",
         "no credit for 0.1 s or longer",
         "{who} could send nothing for {a:time}; {b:bytes} waited for {peer} to read",
@@ -106,7 +106,7 @@ _SLOW: Final = (
     Rule(
         "vsock.credit.deadlock",
         Severity.WARN,
-        Mark.DEADLOCK,
+        Kind.DEADLOCK,
         "deadlock",
         "both ends without credit for 2 s or longer, until the end",
         "both ends had no credit for {a:time}: each waits for the other to read",
@@ -117,7 +117,7 @@ _SLOW: Final = (
     Rule(
         "vsock.credit.request_unanswered",
         Severity.WARN,
-        Mark.UNANSWERED_ASK,
+        Kind.UNANSWERED_ASK,
         "late credit",
         "a CREDIT_REQUEST without an answer for 2 s",
         "{who} did not answer the CREDIT_REQUEST of {peer} for {a:time}",
@@ -128,7 +128,7 @@ _SLOW: Final = (
     Rule(
         "vsock.credit.no_updates",
         Severity.NOTE,
-        Mark.NO_UPDATES,
+        Kind.NO_UPDATES,
         "no updates",
         "a reader that tells of its progress only with data of its own",
         "{who} consumed {a:bytes} of a buffer of {b} without a CREDIT_UPDATE, again and again",
@@ -139,7 +139,7 @@ _SLOW: Final = (
     Rule(
         "vsock.credit.update_storm",
         Severity.NOTE,
-        Mark.UPDATE_STORM,
+        Kind.UPDATE_STORM,
         "many updates",
         "more than two CREDIT_UPDATEs for each packet of the other end",
         "{who} sent {a} CREDIT_UPDATEs for {b:packets} of {peer}",
@@ -150,7 +150,7 @@ _SLOW: Final = (
     Rule(
         "vsock.credit.small_packets",
         Severity.WARN,
-        Mark.SMALL_PACKETS,
+        Kind.SMALL_PACKETS,
         "small packets",
         "a reset while many small packets were queued",
         "{peer} reset the connection with up to {a} small packets of {who} unread",
@@ -162,7 +162,7 @@ _SLOW: Final = (
     Rule(
         "vsock.credit.own_buffer",
         Severity.CHAT,
-        Mark.OWN_BUFFER,
+        Kind.OWN_BUFFER,
         "own buffer",
         "the sender's own buffer limits it, not the receiver's",
         "{who} is limited by its own buffer of {a}, {peer} has one of {b}",
@@ -173,7 +173,7 @@ _SLOW: Final = (
     Rule(
         "vsock.credit.small_buffer",
         Severity.CHAT,
-        Mark.SMALL_BUFFER,
+        Kind.SMALL_BUFFER,
         "small buffer",
         "a buf_alloc below 64 KiB",
         "{who} has a buffer of {a:bytes}; below 64 KiB Linux sends an update on every read",
@@ -184,7 +184,7 @@ _SLOW: Final = (
     Rule(
         "vsock.credit.buffer_changed",
         Severity.CHAT,
-        Mark.BUFFER_CHANGED,
+        Kind.BUFFER_CHANGED,
         "buffer changed",
         "buf_alloc changed within a connection",
         "the buffer of {who} changed from {a} to {b}",

@@ -3,7 +3,7 @@
 from typing import Final
 
 from vsockdump.findings.rule import Rule, Severity
-from vsockdump.track.marks import Mark
+from vsockdump.track.kinds import Kind
 
 _TAP: Final = "include/uapi/linux/vsockmon.h"
 _VIRTIO: Final = "net/vmw_vsock/virtio_transport_common.c"
@@ -15,7 +15,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.malformed",
         Severity.ERROR,
-        Mark.MALFORMED,
+        Kind.MALFORMED,
         "malformed",
         "the headers cannot be read to their end",
         "the headers cannot be read: {a:malformed}",
@@ -26,7 +26,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.header_length",
         Severity.WARN,
-        Mark.LONG_HEADER,
+        Kind.LONG_HEADER,
         "long header",
         "the transport header is longer than the 44 bytes of virtio",
         "the monitor header gives a transport header of {a:bytes}, virtio's has 44",
@@ -37,7 +37,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.unknown_transport",
         Severity.WARN,
-        Mark.UNKNOWN_TRANSPORT,
+        Kind.UNKNOWN_TRANSPORT,
         "unknown transport",
         "the transport is neither virtio nor one without information",
         "the monitor header names transport {a}, which has no header that is known",
@@ -48,7 +48,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.reserved",
         Severity.NOTE,
-        Mark.RESERVED,
+        Kind.RESERVED,
         "reserved",
         "the monitor header's reserved field is not zero",
         "the reserved field of the monitor header is {a:hex}",
@@ -59,7 +59,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.addresses",
         Severity.WARN,
-        Mark.ADDRESS_MISMATCH,
+        Kind.ADDRESS_MISMATCH,
         "addresses disagree",
         "monitor and virtio header give different addresses",
         "the monitor header's addresses are not those of {who}'s virtio header",
@@ -70,7 +70,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.op",
         Severity.WARN,
-        Mark.OP_MISMATCH,
+        Kind.OP_MISMATCH,
         "op disagrees",
         "monitor op is not that of the virtio op",
         "monitor op {a:monitor} does not belong to virtio op {b:op}",
@@ -81,7 +81,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.payload",
         Severity.WARN,
-        Mark.FRAME_PAYLOAD,
+        Kind.FRAME_PAYLOAD,
         "payload in frame",
         "a control packet's frame goes on behind its headers",
         "{a:bytes} stand behind the headers of {who}'s {b:op}, whose len is 0",
@@ -92,7 +92,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.tap_repeat",
         Severity.CHAT,
-        Mark.TAP_REPEAT,
+        Kind.TAP_REPEAT,
         "tap repeat",
         "the kernel's tap added bytes of other packets; they are left out",
         "frames of {who} carry more bytes than their packets; the tap's repeat is left out",
@@ -103,7 +103,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.short_payload",
         Severity.WARN,
-        Mark.SHORT_PAYLOAD,
+        Kind.SHORT_PAYLOAD,
         "short payload",
         "fewer bytes in the frame than len says",
         "the frame of {who} carries {a:bytes} and its len says {b}",
@@ -114,7 +114,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.too_long",
         Severity.WARN,
-        Mark.TOO_LONG,
+        Kind.TOO_LONG,
         "too long",
         "len is above 65536, which vhost drops",
         "{who} sent a packet of {a:bytes}; vhost drops what is longer than 65536",
@@ -125,7 +125,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.empty_data",
         Severity.NOTE,
-        Mark.EMPTY_DATA,
+        Kind.EMPTY_DATA,
         "empty",
         "a STREAM packet without data",
         "{who} sent a STREAM RW without data, which Linux never does",
@@ -136,7 +136,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.control_payload",
         Severity.WARN,
-        Mark.CONTROL_PAYLOAD,
+        Kind.CONTROL_PAYLOAD,
         "payload on control",
         "len is not 0 in a control packet",
         "{who} sent a {b:op} whose len is {a}; only RW packets have a payload",
@@ -147,7 +147,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.unknown_op",
         Severity.WARN,
-        Mark.UNKNOWN_OP,
+        Kind.UNKNOWN_OP,
         "unknown op",
         "op 0 or above 7",
         "{who} sent op {a}, which does not exist",
@@ -158,7 +158,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.unknown_type",
         Severity.WARN,
-        Mark.UNKNOWN_TYPE,
+        Kind.UNKNOWN_TYPE,
         "unknown type",
         "a type other than 1, 2 and 3",
         "{who} sent a packet of type {a}; the receiver must answer by RST",
@@ -169,7 +169,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.flags",
         Severity.NOTE,
-        Mark.FLAGS,
+        Kind.FLAGS,
         "flags",
         "flags are set in a packet that has none",
         "{who} sent a {b:op} with flags {a:hex}; it has none",
@@ -180,7 +180,7 @@ RULES: Final = (
     Rule(
         "vsock.frame.shutdown_flags",
         Severity.WARN,
-        Mark.SHUTDOWN_FLAGS,
+        Kind.SHUTDOWN_FLAGS,
         "shutdown flags",
         "a SHUTDOWN with no flag or an unknown one",
         "{who} sent a SHUTDOWN with flags {a:hex}; RCV (1) and SEND (2) are all there are",
@@ -191,7 +191,7 @@ RULES: Final = (
     Rule(
         "vsock.address.wide",
         Severity.WARN,
-        Mark.WIDE_CID,
+        Kind.WIDE_CID,
         "wide cid",
         "the upper 32 bits of a context id are not zero",
         "{who} uses a context id of more than 32 bits; the upper ones are reserved",
@@ -202,7 +202,7 @@ RULES: Final = (
     Rule(
         "vsock.address.reserved",
         Severity.WARN,
-        Mark.RESERVED_CID,
+        Kind.RESERVED_CID,
         "reserved cid",
         "a context id that nobody can have: 0, 0xffffffff or 2^64-1",
         "a packet between {who} and {peer}: one of these context ids is reserved",
@@ -213,7 +213,7 @@ RULES: Final = (
     Rule(
         "vsock.address.unrouted",
         Severity.NOTE,
-        Mark.UNROUTED,
+        Kind.UNROUTED,
         "not for the host",
         "from a guest to something other than the host, which vhost drops",
         "{who} sent to {peer}; vhost only takes what guests send to the host (2)",

@@ -3,7 +3,7 @@
 from typing import Final
 
 from vsockdump.findings.rule import Rule, Severity
-from vsockdump.track.marks import Mark
+from vsockdump.track.kinds import Kind
 
 _VIRTIO: Final = "net/vmw_vsock/virtio_transport_common.c"
 _SPEC: Final = "virtio specification, Socket Device, Stream and Seqpacket Sockets"
@@ -12,7 +12,7 @@ RULES: Final = (
     Rule(
         "vsock.message.flags",
         Severity.WARN,
-        Mark.MESSAGE_FLAGS,
+        Kind.MESSAGE_FLAGS,
         "message flags",
         "data with flags it cannot have: any on STREAM, EOR without EOM, unknown ones",
         "{who} sent {b:type} data with flags {a:hex}",
@@ -23,7 +23,7 @@ RULES: Final = (
     Rule(
         "vsock.message.cut",
         Severity.WARN,
-        Mark.MESSAGE_CUT,
+        Kind.MESSAGE_CUT,
         "message cut",
         "a SEQPACKET message ended before its EOM",
         "{a:bytes} of a message by {who} were sent when it was cut off without EOM",
@@ -34,7 +34,7 @@ RULES: Final = (
     Rule(
         "vsock.message.too_large",
         Severity.WARN,
-        Mark.MESSAGE_SIZE,
+        Kind.MESSAGE_SIZE,
         "large message",
         "a SEQPACKET message larger than the receiver's buffer",
         "a message of {who} has {a:bytes} so far, and {peer} has a buffer of {b}",
@@ -45,7 +45,7 @@ RULES: Final = (
     Rule(
         "vsock.message.empty_run",
         Severity.WARN,
-        Mark.EMPTY_MESSAGES,
+        Kind.EMPTY_MESSAGES,
         "empty messages",
         "many SEQPACKET messages without bytes in a row",
         "{who} sent {a} messages without bytes in a row",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vsockdump.batch import NO_TIME
 from vsockdump.findings.rule import Event
-from vsockdump.track.marks import Mark
+from vsockdump.track.kinds import Kind
 from vsockdump.track.states import (
     ANSWER_TIMEOUT_NS,
     CLOSE_UNANSWERED_NS,
@@ -58,18 +58,18 @@ def _older(times: Column, than: int) -> Column:
     return known
 
 
-def _event(row: Any, mark: Mark, since: int, now: int, b: int = 0, side: int = 0) -> Event:
+def _event(row: Any, kind: Kind, since: int, now: int, b: int = 0, side: int = 0) -> Event:
     packet, number = int(row["last_packet"]), int(row["number"])
-    return Event(int(mark), number, packet, since, now - since, b, side, 1)
+    return Event(int(kind), number, packet, since, now - since, b, side, 1)
 
 
 def _connects(rows: Column, now: int) -> Iterator[Event]:
     """Connects that nobody has answered; the tracker has let them be timed out."""
     silent = (rows["state"] == int(State.TIMED_OUT)) & (rows["answered_ns"] == NO_TIME)
     silent &= (rows["closer"] == _NOBODY) & _older(rows["first_ns"], now - CONNECT_TIMEOUT_NS)
-    silent &= (rows["marks"] & np.uint64(Mark.UNANSWERED)) == 0
+    silent &= (rows["found_low"] >> np.uint64(Kind.UNANSWERED)) & np.uint64(1) == 0
     for row in rows[silent]:
-        yield _event(row, Mark.UNANSWERED, int(row["first_ns"]), now)._replace(
+        yield _event(row, Kind.UNANSWERED, int(row["first_ns"]), now)._replace(
             packet=int(row["first_packet"])
         )
 
@@ -81,14 +81,14 @@ def _closes(rows: Column, flows: Column, now: int) -> Iterator[Event]:
         late = (rows["state"] == int(State.CLOSING)) & _older(closed, now - CLOSE_UNANSWERED_NS)
         late &= flows["shut"][:, 1 - side] != _BOTH
         for index in np.flatnonzero(late):
-            yield _event(rows[index], Mark.CLOSE_TIMEOUT, int(closed[index]), now, 0, side)
+            yield _event(rows[index], Kind.CLOSE_TIMEOUT, int(closed[index]), now, 0, side)
 
 
 def _idle(rows: Column, now: int) -> Iterator[Event]:
     """Half-closed connections without a packet."""
     idle = np.isin(rows["state"], _HALF) & _older(rows["last_ns"], now - HALF_CLOSED_IDLE_NS)
     for row in rows[idle]:
-        yield _event(row, Mark.HALF_CLOSED_IDLE, int(row["last_ns"]), now)
+        yield _event(row, Kind.HALF_CLOSED_IDLE, int(row["last_ns"]), now)
 
 
 def _asked(rows: Column, flows: Column, now: int) -> Iterator[Event]:
@@ -98,7 +98,7 @@ def _asked(rows: Column, flows: Column, now: int) -> Iterator[Event]:
         asked = flows["asked_ns"][:, side]
         late = living & (flows["asked"][:, side] != 0) & _older(asked, now - ANSWER_TIMEOUT_NS)
         for index in np.flatnonzero(late):
-            yield _event(rows[index], Mark.UNANSWERED_ASK, int(asked[index]), now, 0, 1 - side)
+            yield _event(rows[index], Kind.UNANSWERED_ASK, int(asked[index]), now, 0, 1 - side)
 
 
 def _stalls(rows: Column, flows: Column, now: int) -> Iterator[Event]:
@@ -109,7 +109,7 @@ def _stalls(rows: Column, flows: Column, now: int) -> Iterator[Event]:
             flow = flows[index, side]
             yield _event(
                 rows[index],
-                Mark.STALL,
+                Kind.STALL,
                 int(since[index, side]),
                 now,
                 int(flow["stalled_flight"]),
@@ -118,4 +118,4 @@ def _stalls(rows: Column, flows: Column, now: int) -> Iterator[Event]:
     both = (since != NO_TIME).all(axis=1) & (since.max(axis=1) <= now - DEADLOCK_NS)
     both &= (flows["stalled_flight"] != 0).all(axis=1)
     for index in np.flatnonzero(both):
-        yield _event(rows[index], Mark.DEADLOCK, int(since[index].max()), now)
+        yield _event(rows[index], Kind.DEADLOCK, int(since[index].max()), now)

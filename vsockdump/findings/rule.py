@@ -1,7 +1,7 @@
 """What a rule is, and how its sentence is made from a case.
 
 A rule is data: the tracker decides that something is the case and gives an event with two
-numbers (see Mark); the rule has the words.  Rules for editors: a message says what happened
+numbers (see Kind); the rule has the words.  Rules for editors: a message says what happened
 with the case's numbers, `what` the same without them, `cause` what usually brings it about,
 `look` what to look at next; `source` where it is written down.  One or two plain sentences
 each.  A rule that fires on healthy traffic is worse than none.
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from vsockdump import wire
 from vsockdump.amounts import counted, span
 from vsockdump.batch import MALFORMED_TEXT, Malformed
-from vsockdump.track.marks import Mark
+from vsockdump.track.kinds import Doubt, Kind
 
 
 class Severity(IntEnum):
@@ -35,7 +35,7 @@ class Rule(NamedTuple):
 
     name: str
     severity: Severity
-    mark: Mark
+    kind: Kind
     word: str
     what: str
     message: str
@@ -49,18 +49,24 @@ class Rule(NamedTuple):
         """The middle of the name: frame, address, connect, connection, close, ..."""
         return self.name.split(".")[1]
 
+    def severity_with(self, doubt: int) -> Severity:
+        """The severity of a case of which there is doubt: it is no error."""
+        doubted = doubt & Doubt.ORDER or (doubt & Doubt.MISSING and self.group == "credit")
+        return min(self.severity, Severity.WARN) if doubted else self.severity
+
 
 class Event(NamedTuple):
     """A row of track.store.EVENT_DTYPE."""
 
-    mark: int
+    kind: int
     conn: int
     packet: int
     time_ns: int
     a: int
     b: int
     side: int
-    open: int
+    open: int = 0
+    doubt: int = 0
 
 
 class _Amount(int):
@@ -108,4 +114,11 @@ def sentence(rule: Rule, event: Event, ends: tuple[str, str] = UNKNOWN_ENDS) -> 
     text = rule.message.format(
         who=ends[event.side], peer=ends[1 - event.side], a=_Amount(event.a), b=_Amount(event.b)
     )
-    return text + (", and it goes on" if event.open else "")
+    return text + (", and it goes on" if event.open else "") + _doubted(event.doubt)
+
+
+def _doubted(doubt: int) -> str:
+    """What a sentence says behind itself of the doubt in it."""
+    if doubt & Doubt.ORDER:
+        return "; the connection's packets are out of order (--reorder), and it may not be so"
+    return ", unless packets are missing" if doubt & Doubt.MISSING else ""

@@ -18,7 +18,7 @@ from vsockdump.batch import Batch, Known, Rows
 from vsockdump.capture import pcapng
 from vsockdump.columns import ends_in, tracked
 from vsockdump.findings.collector import events_by_packet, packet_sentence
-from vsockdump.findings.registry import BY_MARK
+from vsockdump.findings.registry import BY_KIND
 from vsockdump.output.number_set import NumberSet
 from vsockdump.wire import SocketType
 
@@ -86,9 +86,9 @@ def _findings(batch: Batch) -> dict[int, list[str]]:
     for row, events in events_by_packet(batch):
         texts = []
         for event in events:
-            rule = BY_MARK[event.mark]
+            rule = BY_KIND[event.kind]
             text = packet_sentence(batch, row, event)
-            texts.append(f"{rule.severity.word} {rule.name}: {text}")
+            texts.append(f"{rule.severity_with(event.doubt).word} {rule.name}: {text}")
         if texts:
             found[row] = texts
     return found

@@ -8,8 +8,10 @@ from typing import Final, NamedTuple
 
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME
+from vsockdump.findings.registry import found_in
 from vsockdump.output.statistics import OfStore, ends, shown, socket_type
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
+from vsockdump.track.kinds import Kind
 from vsockdump.track.marks import Mark
 from vsockdump.track.states import State
 from vsockdump.track.store import ConnectionRow, FlowRow
@@ -105,7 +107,7 @@ class Connects(OfStore):
         if connection.state == State.REFUSED:
             return Attempt(connection, "refused", after, _why_refused(connection, accepting))
         if answered != NO_TIME or (timeless and back.packets):
-            if connection.marks & Mark.LATE_RESPONSE:
+            if found_in(connection) >> Kind.LATE_RESPONSE & 1:
                 given_up = connection.state == State.TIMED_OUT
                 why = "the initiator had given up" if given_up else "taken all the same"
                 return Attempt(connection, "late", after, why)
@@ -121,7 +123,7 @@ class Connects(OfStore):
             why = "tried again" if replaced else "reset by the initiator itself"
             return Attempt(connection, "given up", waited, why)
         waited = max(now - connection.first_ns, 0) if known else None
-        if connection.marks & (Mark.STILL_OPEN | Mark.REUSED):
+        if found_in(connection) & (1 << Kind.STILL_OPEN | 1 << Kind.REUSED):
             why = "the addresses are those of a connection that had not ended"
             return Attempt(connection, "dropped", waited, why)
         if connection.state == State.TIMED_OUT:

@@ -57,7 +57,7 @@ class Findings(OfStore):
 
     def worst(self) -> Severity | None:
         """The severity of the worst."""
-        return max((group.rule.severity for group in self._groups()), default=None)
+        return max((group.severity for group in self._groups()), default=None)
 
     def _is_selected(self, case: Case) -> bool:
         conn = case.event.conn
@@ -75,7 +75,7 @@ class Findings(OfStore):
         yield from self._notes()
 
     def _block(self, group: Group, numeric: bool, colour: bool) -> Iterator[str]:
-        severity = group.rule.severity
+        severity = group.severity
         word = f"{_COLOURS[severity]}{severity.word}{_PLAIN}" if colour else severity.word
         yield f"{word} {group.rule.name}: {group.rule.what} ({how_often(group)})"
         listed = group.cases[:_LISTED]
@@ -104,7 +104,7 @@ class Findings(OfStore):
                     self.name,
                     {
                         "finding": group.rule.name,
-                        "severity": group.rule.severity.word,
+                        "severity": case.severity.word,
                         "conn": event.conn or None,
                         "initiator": pair[0]._asdict() if pair else None,
                         "acceptor": pair[1]._asdict() if pair else None,
@@ -132,14 +132,14 @@ class Overdue:
     def lines(self, numeric: bool) -> Iterator[str]:
         """What has come about since the last call, as of the tracker's time."""
         cases = [Case(event, 1, event.a) for event in overdue(self._tracker)]
-        keys = [(case.event.mark, case.event.conn, case.event.time_ns) for case in cases]
+        keys = [(case.event.kind, case.event.conn, case.event.time_ns) for case in cases]
         fresh = [case for case, key in zip(cases, keys, strict=True) if key not in self._told]
         self._told = set(keys)  # those that wait no more are forgotten
         pairs = ends_of(self._tracker, fresh) if fresh else {}
         for case in fresh:
             if self._selection is None or case.event.conn in self._selection:
                 text = said(case, pairs, numeric)
-                wrong = case.rule.severity >= Severity.WARN
+                wrong = case.severity >= Severity.WARN
                 yield f"#{case.event.conn} " + (f"! {text}" if wrong else f"[{text}]")
 
 
@@ -163,7 +163,7 @@ def _title(groups: list[Group]) -> str:
         return "no findings"
     numbers = dict.fromkeys(reversed(Severity), 0)
     for group in groups:
-        numbers[group.rule.severity] += 1
+        numbers[group.severity] += 1
     listed = [f"{number} {severity.word}" for severity, number in numbers.items() if number]
     conns = {case.event.conn for group in groups for case in group.cases} - {0}
     where = f" in {counted(len(conns), 'connection')}" if conns else ""

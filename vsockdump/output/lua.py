@@ -19,10 +19,12 @@ from vsockdump import wire
 from vsockdump.apps import registry
 from vsockdump.batch import MALFORMED_TEXT, Malformed
 from vsockdump.fields import FIELDS, SIDES, Show
-from vsockdump.findings.registry import BY_MARK, RULES, WORDS, WRONG
+from vsockdump.findings.registry import RULES, WORDS
+from vsockdump.findings.rule import Severity
 from vsockdump.output.text import SHOWN_MARKS
 from vsockdump.track import limits, states
-from vsockdump.track.marks import REMARKS, Mark
+from vsockdump.track.kinds import Kind
+from vsockdump.track.marks import MARK_OF, REMARKS, Mark
 
 _PARTS: Final = (
     "tracker",
@@ -61,6 +63,9 @@ PROTOCOLS: Final = {
 # port for the server's.
 _TCP_PORTS: Final = {"9p": 564, "ssh": 22}
 _RESUMING: Final = {"ssh", "tls"}  # their dissectors find their way from the middle
+
+
+_MARKS: Final = 64  # numbers from here on are findings without a mark
 
 
 class Extra(NamedTuple):
@@ -179,8 +184,9 @@ def _tables() -> Iterator[str]:
     yield _local("states", _states())
     yield _local("limits", _limits())
     yield _local("malformed", _malformed())
-    yield _local("MARK", {mark.name: _bit(mark) for mark in Mark})
-    yield _local("REMARKS", {_bit(mark): True for mark in Mark if mark & REMARKS})
+    yield _local("MARK", {kind.name: _number(kind) for kind in Kind} | _remarks())
+    yield f"local MARKS = {_MARKS}\n"
+    yield _local("REMARKS", dict.fromkeys(_remarks().values(), True))
     yield _local("findings", _findings())
     yield _local("fields", list(_fields()))
     yield _local("ports", port_map())
@@ -294,21 +300,34 @@ def _bit(mark: int) -> int:
     return int(mark).bit_length() - 1
 
 
+def _number(kind: Kind) -> int:
+    """Of what is found: the bit of its mark, which orders words, or one behind all bits."""
+    mark = MARK_OF[kind]
+    return _MARKS + kind if mark == Mark.MORE else _bit(mark)
+
+
+def _remarks() -> dict[str, int]:
+    return {str(mark.name): _bit(mark) for mark in Mark if mark & REMARKS}
+
+
 def _findings() -> dict[int, dict[str, Any]]:
-    """By mark: the word in the packet line, and how it is shown there; the rule, if any."""
-    found: dict[int, dict[str, Any]] = {}
-    for mark, word in WORDS.items():
-        entry: dict[str, Any] = {"word": word}
-        if mark & SHOWN_MARKS:
+    """By number: the word in the packet line, and how it is shown there; the rule, if any."""
+    found: dict[int, dict[str, Any]] = {
+        _bit(mark): {"word": WORDS[mark], "shown": bool(mark & SHOWN_MARKS)}
+        for mark in Mark
+        if mark & REMARKS
+    }
+    for rule in sorted(RULES, key=lambda rule: _number(rule.kind)):
+        entry: dict[str, Any] = {"word": rule.word}
+        mark = MARK_OF[rule.kind]
+        if mark & SHOWN_MARKS or (mark == Mark.MORE and rule.severity == Severity.NOTE):
             entry["shown"] = True
-        if mark & WRONG:
+        if rule.severity >= Severity.WARN:
             entry["wrong"] = True
-        rule = BY_MARK.get(mark)
-        if rule:
-            entry["name"], entry["severity"] = rule.name, rule.severity.word
-            entry["what"], entry["message"] = rule.what, rule.message
-        found[_bit(mark)] = entry
-    return found
+        entry["name"], entry["severity"] = rule.name, rule.severity.word
+        entry["what"], entry["message"] = rule.what, rule.message
+        found[_number(rule.kind)] = entry
+    return dict(sorted(found.items()))
 
 
 _KINDS: Final = {Show.DEC: "uint32", Show.HEX: "uint32", Show.BYTES: "bytes", Show.WORD: "string"}

@@ -19,7 +19,7 @@ from vsockdump.batch import NO_TIME, Batch, Rows
 from vsockdump.columns import Mask, has_monitor, timed
 from vsockdump.errors import UsageError
 from vsockdump.findings.overdue import overdue
-from vsockdump.findings.registry import WRONG, rules_of, words, worst
+from vsockdump.findings.registry import WRONG, found_in, rules_of, words, worst
 from vsockdump.output.selection import Selection as Selection
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
 from vsockdump.track.states import State, state_word
@@ -334,11 +334,11 @@ class Conversations(OfStore):
         yield from render(Table(title, _CONV_COLUMNS, rows, self._notes()), colour)
 
     def _overdue(self) -> dict[int, int]:
-        """The marks of what connections wait for in vain, by number."""
-        marks: dict[int, int] = {}
+        """The kinds of what connections wait for in vain, by number."""
+        kinds: dict[int, int] = {}
         for event in overdue(self._tracker):
-            marks[event.conn] = marks.get(event.conn, 0) | event.mark
-        return marks
+            kinds[event.conn] = kinds.get(event.conn, 0) | 1 << event.kind
+        return kinds
 
     def _row(
         self,
@@ -350,7 +350,7 @@ class Conversations(OfStore):
     ) -> tuple[str, ...]:
         initiator, acceptor = ends(connection)
         last = self._until(connection)
-        marks = (connection.marks | late.get(connection.number, 0)) & WRONG
+        found = (found_in(connection) | late.get(connection.number, 0)) & WRONG
         return (
             str(connection.number),
             shown(initiator, numeric),
@@ -361,7 +361,7 @@ class Conversations(OfStore):
             *_sent(forth, last),
             *_sent(back, last),
             how_it_ended(connection),
-            ", ".join(rule.word for rule in rules_of(marks)),
+            ", ".join(rule.word for rule in rules_of(found)),
         )
 
     def json_lines(self) -> Iterator[str]:
@@ -371,8 +371,8 @@ class Conversations(OfStore):
             initiator, acceptor = ends(connection)
             last = self._until(connection)
             closer = connection.closer
-            marks = connection.marks | late.get(connection.number, 0)
-            severity = worst(marks)
+            found = found_in(connection) | late.get(connection.number, 0)
+            severity = worst(found, connection.doubt)
             yield json_line(
                 self.name,
                 {
@@ -393,8 +393,8 @@ class Conversations(OfStore):
                     "min_free": [_least(flow, "min_free") for flow in flows],
                     "stalls": [_stalls(flow) for flow in flows],
                     "stalled_ns": [stalled_ns(flow, last) for flow in flows],
-                    "marks": words(marks),
-                    "findings": [rule.name for rule in rules_of(marks)],
+                    "marks": words(connection.marks),
+                    "findings": [rule.name for rule in rules_of(found)],
                     "worst": severity.word if severity else None,
                 },
             )

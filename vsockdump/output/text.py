@@ -6,6 +6,7 @@ line itself are functions, of which the terminal program makes its table.
 """
 
 import time
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -33,15 +34,16 @@ from vsockdump.columns import (
     tracked_column,
 )
 from vsockdump.findings.collector import events_by_packet, packet_sentence
-from vsockdump.findings.registry import BY_MARK, WRONG, of_severity
+from vsockdump.findings.registry import BY_KIND, WRONG_MARKS, marks_of_severity, rules_of_marks
 from vsockdump.findings.registry import words as _words
-from vsockdump.findings.rule import Severity
+from vsockdump.findings.rule import Rule, Severity
 from vsockdump.output.escaped import on_line
 from vsockdump.output.fields_text import flag_codes, flag_words, has_flags
 from vsockdump.output.lines import LineColumn, Lines
 from vsockdump.output.rows import Cell, Kind
 from vsockdump.output.said import detail_texts, has_said, line_texts
-from vsockdump.track.marks import Mark
+from vsockdump.track import kinds
+from vsockdump.track.marks import MARK_OF, Mark
 from vsockdump.track.states import TERMINAL, State, state_word
 
 _DAY_NS: Final = 86_400_000_000_000
@@ -49,12 +51,13 @@ _OFFSET_STEP_NS: Final = 900_000_000_000  # time zones change at quarters of an 
 _DETAIL: Final = "\n\t"
 _LATER_RST: Final = int(Mark.LATER_RST)
 _SAID: Final = int(Mark.REFUSED | Mark.RESET)  # the state's word says it
-_NOTES: Final = of_severity(Severity.NOTE)
+_NOTES: Final = marks_of_severity(Severity.NOTE)
 SHOWN_MARKS: Final = int(Mark.MIDSTREAM | Mark.NO_SOCKET | Mark.ZERO_CREDIT | _NOTES) & ~_SAID
 _STATE_SHIFT: Final = 56
 assert SHOWN_MARKS < 1 << _STATE_SHIFT
 # What is malformed says so itself.
-_EXPLAINED: Final = (WRONG | _NOTES) & ~int(Mark.MALFORMED | Mark.CUT_HEADERS)
+_MORE: Final = int(Mark.MORE)
+_EXPLAINED: Final = (WRONG_MARKS | _NOTES | _MORE) & ~int(Mark.MALFORMED | Mark.CUT_HEADERS)
 _RST: Final = int(wire.Op.RST)
 _REQUEST: Final = int(wire.Op.REQUEST)
 
@@ -329,11 +332,31 @@ def mark_columns(colour: bool) -> list[LineColumn]:
         ),
         LineColumn(
             Cell(Kind.WORD, " "),
-            marks_of(WRONG),
-            has_marks(WRONG),
+            marks_of(WRONG_MARKS),
+            has_marks(WRONG_MARKS),
             word=lambda marks: warn + _join_words(marks) + end,
         ),
+        LineColumn(
+            Cell(Kind.TEXT),
+            partial(_more_words, brackets=(f" {left}", right), wrong=(f" {warn}", end)),
+            has_marks(_MORE),
+        ),
     ]
+
+
+def _more_words(batch: Batch, brackets: tuple[str, str], wrong: tuple[str, str]) -> Column:
+    """The words of events that have no mark of their own, as those of marks are shown."""
+    texts = np.full(len(batch), b"", object)
+    more = has_marks(_MORE)(batch)
+    for row, events in events_by_packet(batch) if more.any() else ():
+        rules = [BY_KIND[event.kind] for event in events if MARK_OF[event.kind] == Mark.MORE]
+        text = ""
+        for worst, (left, right) in ((Severity.NOTE, brackets), (Severity.ERROR, wrong)):
+            words = [rule.word for rule in rules if worst - 1 <= rule.severity <= worst]
+            rules = [rule for rule in rules if rule.severity > worst]
+            text += left + ", ".join(words) + right if words else ""
+        texts[row] = text.encode()
+    return texts
 
 
 def _remarks(batch: Batch) -> Column:
@@ -364,7 +387,7 @@ def _join_words(marks: int) -> str:
 def _detail_columns(options: TextOptions) -> list[LineColumn]:
     """-v: counters and state on a second line; then whatever explains the packet."""
     virtio = has_virtio
-    quiet_marks = (2 * max(Mark) - 1) & ~(SHOWN_MARKS | WRONG | _SAID)
+    quiet_marks = (_MORE - 1) & ~(SHOWN_MARKS | WRONG_MARKS | _SAID)
     return [
         LineColumn(Cell(Kind.DEC, f"{_DETAIL}buf_alloc "), _inner("buf_alloc"), virtio),
         LineColumn(Cell(Kind.DEC, ", fwd_cnt "), _inner("fwd_cnt"), virtio),
@@ -407,7 +430,7 @@ def _detail_columns(options: TextOptions) -> list[LineColumn]:
 
 def _how_bad(why: int) -> str:
     cut = why in (Malformed.CUT_MONITOR, Malformed.CUT_TRANSPORT)
-    return BY_MARK[Mark.CUT_HEADERS if cut else Mark.MALFORMED].word
+    return BY_KIND[kinds.Kind.CUT_HEADERS if cut else kinds.Kind.MALFORMED].word
 
 
 def _event_texts(batch: Batch) -> Column:
@@ -424,9 +447,11 @@ def _event_texts(batch: Batch) -> Column:
         found = int(marks[row])
         lines = []
         for event in events.get(row, ()):
-            if event.mark & found:
-                lines.append((event.mark, packet_sentence(batch, row, event)))
-                found ^= event.mark
+            mark = MARK_OF[event.kind]
+            if mark & found:
+                lines.append((BY_KIND[event.kind], packet_sentence(batch, row, event)))
+                found &= ~mark | _MORE
+        found &= ~_MORE
         if not lines:
             if found not in general:
                 general[found] = _explained(_general(found))
@@ -436,15 +461,14 @@ def _event_texts(batch: Batch) -> Column:
     return texts
 
 
-def _general(marks: int) -> list[tuple[int, str]]:
+def _general(marks: int) -> list[tuple[Rule, str]]:
     """Each mark with what it means."""
-    return [(mark, rule.what) for mark, rule in BY_MARK.items() if marks & mark]
+    return [(rule, rule.what) for rule in rules_of_marks(marks)]
 
 
-def _explained(lines: list[tuple[int, str]]) -> bytes:
-    rules = [(BY_MARK[mark], text) for mark, text in lines]
-    rules.sort(key=lambda pair: -pair[0].severity)
-    return "".join(f"{_DETAIL}{rule.word}: {text}" for rule, text in rules).encode()
+def _explained(lines: list[tuple[Rule, str]]) -> bytes:
+    lines = sorted(lines, key=lambda pair: -pair[0].severity)
+    return "".join(f"{_DETAIL}{rule.word}: {text}" for rule, text in lines).encode()
 
 
 def _comment_texts(batch: Batch) -> Column:

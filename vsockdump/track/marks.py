@@ -1,86 +1,94 @@
-"""What the tracker notices about a packet or its connection, as bits.
+"""What the line of a packet shows of what the tracker noticed, as bits.
 
 The bits are set in compiled code and cost next to nothing; they stand in the `marks` column
-of the packet that shows the thing, and add up in its connection.  The first time that a bit
-is set in a connection the tracker also gives an event (store.EVENT_DTYPE) with the case's
-numbers.
+of every packet that shows the thing.  What is found has a number of its own (kinds.py) and
+needs no bit here: it is an event, once in a connection.  A bit is worth its place where the
+thing is to be seen at every packet that has it; MORE stands for all events without one.
 
-Rules for editors: a bit and what sets it, nothing else.  Names, severities, words and
-explanations are the findings' (vsockdump/findings); a second table of them here would soon
-say something different.  The numbers of bits appear in no output and may change.
+Rules for editors: a bit and what sets it, nothing else.  A bit that is no remark has the name
+of its kind.  The numbers of bits appear in no output and may change.
 """
 
 from enum import IntFlag
+from typing import Final
+
+from vsockdump.track.kinds import Kind
 
 
 class Mark(IntFlag):
-    """One bit per thing noticed; beside it what an event's numbers `a` and `b` are."""
+    """One bit per thing that packet lines show."""
 
     MIDSTREAM = 1 << 0
-    TAP_REPEAT = 1 << 1  # bytes of the frame's payload, len
+    TAP_REPEAT = 1 << 1
     CUT = 1 << 2
-    NO_SOCKET = 1 << 3  # no event: an ordinary thing, a remark in the line
-    LATER_RST = 1 << 4  # no event
-    ZERO_CREDIT = 1 << 5  # no event
-    LATE_RESPONSE = 1 << 6  # time since the REQUEST
-    SHORT_PAYLOAD = 1 << 7  # bytes of the frame's payload, len
+    NO_SOCKET = 1 << 3
+    LATER_RST = 1 << 4
+    ZERO_CREDIT = 1 << 5
+    LATE_RESPONSE = 1 << 6
+    SHORT_PAYLOAD = 1 << 7
     ADDRESS_MISMATCH = 1 << 8
-    OP_MISMATCH = 1 << 9  # monitor op, virtio op
-    UNKNOWN_OP = 1 << 10  # op
-    UNKNOWN_TYPE = 1 << 11  # type
-    CONTROL_PAYLOAD = 1 << 12  # len
-    TYPE_CHANGED = 1 << 13  # the connection's type, the packet's
-    NOT_ESTABLISHED = 1 << 14  # op
-    AFTER_SHUTDOWN = 1 << 15  # len
-    STILL_OPEN = 1 << 16  # number of the connection that was open
-    OVER_CREDIT = 1 << 17  # bytes beyond the credit, buf_alloc of the receiver
-    FWD_AHEAD = 1 << 18  # bytes that were never seen
-    FWD_BACK = 1 << 19  # bytes that fwd_cnt went back
-    MALFORMED = 1 << 20  # batch.Malformed
-    CUT_HEADERS = 1 << 21  # bytes captured
-    LONG_HEADER = 1 << 22  # bytes of the transport header
-    UNKNOWN_TRANSPORT = 1 << 23  # the monitor header's t
-    RESERVED = 1 << 24  # the reserved field
-    FRAME_PAYLOAD = 1 << 25  # bytes of the frame's payload, op
-    TOO_LONG = 1 << 26  # len
+    OP_MISMATCH = 1 << 9
+    UNKNOWN_OP = 1 << 10
+    UNKNOWN_TYPE = 1 << 11
+    CONTROL_PAYLOAD = 1 << 12
+    TYPE_CHANGED = 1 << 13
+    NOT_ESTABLISHED = 1 << 14
+    AFTER_SHUTDOWN = 1 << 15
+    STILL_OPEN = 1 << 16
+    OVER_CREDIT = 1 << 17
+    FWD_AHEAD = 1 << 18
+    FWD_BACK = 1 << 19
+    MALFORMED = 1 << 20
+    CUT_HEADERS = 1 << 21
+    LONG_HEADER = 1 << 22
+    UNKNOWN_TRANSPORT = 1 << 23
+    RESERVED = 1 << 24
+    FRAME_PAYLOAD = 1 << 25
+    TOO_LONG = 1 << 26
     EMPTY_DATA = 1 << 27
-    EMPTY_MESSAGES = 1 << 28  # how many in a row
+    EMPTY_MESSAGES = 1 << 28
     WIDE_CID = 1 << 29
     RESERVED_CID = 1 << 30
-    UNROUTED = 1 << 31
-    FLAGS = 1 << 32  # flags, op
-    SHUTDOWN_FLAGS = 1 << 33  # flags
-    MESSAGE_FLAGS = 1 << 34  # flags, type
-    MESSAGE_CUT = 1 << 35  # bytes of the message before its end came
-    MESSAGE_SIZE = 1 << 36  # bytes of the message so far, buf_alloc of the receiver
-    REFUSED = 1 << 37  # time since the REQUEST, 1: no socket was behind the RST
-    UNANSWERED = 1 << 38  # time since the REQUEST
-    REUSED = 1 << 39  # number of the connection that was still closing
+    FLAGS = 1 << 32
+    SHUTDOWN_FLAGS = 1 << 33
+    MESSAGE_FLAGS = 1 << 34
+    MESSAGE_CUT = 1 << 35
+    MESSAGE_SIZE = 1 << 36
+    REFUSED = 1 << 37
+    UNANSWERED = 1 << 38
+    REUSED = 1 << 39
     UNASKED_RESPONSE = 1 << 40
-    UNKNOWN_CONNECTION = 1 << 41  # packets that were sent to nobody
+    UNKNOWN_CONNECTION = 1 << 41
     RST_FOR_RST = 1 << 42
-    DEAF_PEER = 1 << 43  # len, time since the SHUTDOWN(RCV)
-    CLOSE_TIMEOUT = 1 << 44  # time since the SHUTDOWN
+    DEAF_PEER = 1 << 43
+    CLOSE_TIMEOUT = 1 << 44
     RESET = 1 << 45
-    HALF_CLOSED_IDLE = 1 << 46  # time without a packet
-    BYTES_LOST = 1 << 47  # bytes sent and not consumed
-    NO_CREDIT = 1 << 48  # op
-    TIME_BACK = 1 << 49  # nanoseconds
-    STALL = 1 << 50  # its length in time, bytes in flight
-    DEADLOCK = 1 << 51  # time both stalled
-    UNANSWERED_ASK = 1 << 52  # time since the CREDIT_REQUEST
-    NO_UPDATES = 1 << 53  # bytes consumed unsaid, buf_alloc
-    UPDATE_STORM = 1 << 54  # updates, other packets of the peer
-    HUGE_BUFFER = 1 << 55  # buf_alloc
-    SMALL_BUFFER = 1 << 56  # buf_alloc
-    SMALL_PACKETS = 1 << 57  # packets queued, buf_alloc
-    OVERRUN_RESET = 1 << 58  # time since the packet beyond the credit
-    OWN_BUFFER = 1 << 59  # buf_alloc of the sender, of the receiver
-    BUFFER_CHANGED = 1 << 60  # buf_alloc before and after
-    INTERLEAVED = 1 << 61  # how often fwd_cnt went back
-    SHRUNK = 1 << 62  # bytes in flight, the new buf_alloc
-    DROPPED = 1 << 63  # packets that the kernel dropped, packets received; of no packet
+    HALF_CLOSED_IDLE = 1 << 46
+    BYTES_LOST = 1 << 47
+    NO_CREDIT = 1 << 48
+    TIME_BACK = 1 << 49
+    STALL = 1 << 50
+    DEADLOCK = 1 << 51
+    UNANSWERED_ASK = 1 << 52
+    NO_UPDATES = 1 << 53
+    UPDATE_STORM = 1 << 54
+    HUGE_BUFFER = 1 << 55
+    SMALL_BUFFER = 1 << 56
+    SMALL_PACKETS = 1 << 57
+    OVERRUN_RESET = 1 << 58
+    OWN_BUFFER = 1 << 59
+    BUFFER_CHANGED = 1 << 60
+    INTERLEAVED = 1 << 61
+    SHRUNK = 1 << 62
+    MORE = 1 << 63  # an event of this packet has no bit: its words are the events'
 
 
 # What every healthy connection has: words in the packet line, but nothing to report.
-REMARKS = Mark.NO_SOCKET | Mark.LATER_RST | Mark.ZERO_CREDIT
+REMARKS: Final = Mark.NO_SOCKET | Mark.LATER_RST | Mark.ZERO_CREDIT
+
+# The kind of each bit, and the bit of each kind: MORE for those without one.
+KIND_OF: Final = {mark: Kind[mark.name or ""] for mark in Mark if not mark & (REMARKS | Mark.MORE)}
+MARK_OF: Final[dict[int, Mark]] = {
+    **dict.fromkeys(Kind, Mark.MORE),
+    **{kind: mark for mark, kind in KIND_OF.items()},
+}

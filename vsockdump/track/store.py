@@ -44,9 +44,12 @@ CONNECTION_DTYPE: Final = np.dtype(
         ("ended_ns", "i8"),  # of the packet that ended it, or NO_TIME
         ("initiator_port", "u4"),
         ("acceptor_port", "u4"),
-        ("marks", "u8"),
+        ("marks", "u8"),  # of its packets: track.marks.Mark
+        ("found_low", "u8"),  # bit n: track.kinds.Kind n was found
+        ("found_high", "u8"),  # bit n: kind 64 + n
         ("answered_ns", "i8"),  # of the first RESPONSE or refusing RST, or NO_TIME
         ("tap", "u4"),
+        ("doubt", "u1"),  # track.kinds.Doubt of what is found in it
     ],
     align=True,
 )
@@ -116,14 +119,15 @@ STALL_DTYPE: Final = np.dtype(
 
 EVENT_DTYPE: Final = np.dtype(
     [
-        ("mark", "u8"),  # track.marks.Mark, one bit
+        ("kind", "u8"),  # track.kinds.Kind
         ("conn", "u8"),  # 0: none
         ("packet", "u8"),  # the packet that shows it, 0: only the time does
         ("time_ns", "i8"),
-        ("a", "i8"),  # the case's numbers: see Mark
+        ("a", "i8"),  # the case's numbers: see Kind
         ("b", "i8"),
         ("side", "u1"),  # whom it is said of
         ("open", "u1"),  # 1: it goes on
+        ("doubt", "u1"),  # track.kinds.Doubt
     ],
     align=True,
 )

@@ -23,10 +23,10 @@ How it thinks:
   tap for the pieces of a split packet: either the piece and all that follows (A), or the
   whole packet every time (B).  Variant A shows its pieces shrinking by the last `len`,
   variant B shows the same size again.
-- A mark is set where the packet shows something.  Its first time in a connection is an event
-  (`_note`); a rule that can get worse gives one more whenever its number has doubled.  So a
-  flood of the same costs one bit a packet.  What a packet does not show, findings/overdue.py
-  reads from the store.
+- A mark is set where the packet shows something.  What is found is an event with a number
+  (kinds.py), the first time in a connection (`_note`); a rule that can get worse gives one more
+  whenever its number has doubled, and its largest stands in the store.  So a flood of the same
+  costs one bit a packet.  What a packet does not show, findings/overdue.py reads from the store.
 
 Sources: virtio specification, "Socket Device"; net/vmw_vsock/virtio_transport_common.c;
 drivers/vhost/vsock.c; observed on Linux 6.1 and 6.12.
@@ -44,6 +44,8 @@ from vsockdump import wire
 from vsockdump.batch import FLAT_DTYPE, TRACKED_DTYPE, Batch, Layers, Malformed
 from vsockdump.batch import NO_TIME as _NO_TIME_PY
 from vsockdump.batch import Known as _Known
+from vsockdump.track.kinds import MOST as _MOST_KINDS
+from vsockdump.track.kinds import Kind as _Kind
 from vsockdump.track.limits import (
     BACKS,
     EMPTY_RUN,
@@ -57,7 +59,7 @@ from vsockdump.track.limits import (
     UNDER_WAY_NS,
     UPDATE_STORM,
 )
-from vsockdump.track.marks import REMARKS as _REMARKS
+from vsockdump.track.marks import KIND_OF, MARK_OF
 from vsockdump.track.marks import Mark as _Mark
 from vsockdump.track.records import Records
 from vsockdump.track.states import (
@@ -157,64 +159,82 @@ _M_CUT = cython.declare(cython.ulonglong, int(_Mark.CUT))
 _M_NO_SOCKET = cython.declare(cython.ulonglong, int(_Mark.NO_SOCKET))
 _M_LATER_RST = cython.declare(cython.ulonglong, int(_Mark.LATER_RST))
 _M_ZERO_CREDIT = cython.declare(cython.ulonglong, int(_Mark.ZERO_CREDIT))
-_M_LATE_RESPONSE = cython.declare(cython.ulonglong, int(_Mark.LATE_RESPONSE))
-_M_SHORT_PAYLOAD = cython.declare(cython.ulonglong, int(_Mark.SHORT_PAYLOAD))
 _M_ADDRESSES = cython.declare(cython.ulonglong, int(_Mark.ADDRESS_MISMATCH))
-_M_OP_MISMATCH = cython.declare(cython.ulonglong, int(_Mark.OP_MISMATCH))
-_M_UNKNOWN_OP = cython.declare(cython.ulonglong, int(_Mark.UNKNOWN_OP))
-_M_UNKNOWN_TYPE = cython.declare(cython.ulonglong, int(_Mark.UNKNOWN_TYPE))
-_M_CONTROL_PAYLOAD = cython.declare(cython.ulonglong, int(_Mark.CONTROL_PAYLOAD))
-_M_TYPE_CHANGED = cython.declare(cython.ulonglong, int(_Mark.TYPE_CHANGED))
-_M_NOT_ESTABLISHED = cython.declare(cython.ulonglong, int(_Mark.NOT_ESTABLISHED))
-_M_AFTER_SHUTDOWN = cython.declare(cython.ulonglong, int(_Mark.AFTER_SHUTDOWN))
-_M_STILL_OPEN = cython.declare(cython.ulonglong, int(_Mark.STILL_OPEN))
 _M_OVER_CREDIT = cython.declare(cython.ulonglong, int(_Mark.OVER_CREDIT))
-_M_FWD_AHEAD = cython.declare(cython.ulonglong, int(_Mark.FWD_AHEAD))
-_M_FWD_BACK = cython.declare(cython.ulonglong, int(_Mark.FWD_BACK))
-_M_MALFORMED = cython.declare(cython.ulonglong, int(_Mark.MALFORMED))
-_M_CUT_HEADERS = cython.declare(cython.ulonglong, int(_Mark.CUT_HEADERS))
-_M_LONG_HEADER = cython.declare(cython.ulonglong, int(_Mark.LONG_HEADER))
-_M_UNKNOWN_TRANSPORT = cython.declare(cython.ulonglong, int(_Mark.UNKNOWN_TRANSPORT))
-_M_RESERVED = cython.declare(cython.ulonglong, int(_Mark.RESERVED))
-_M_FRAME_PAYLOAD = cython.declare(cython.ulonglong, int(_Mark.FRAME_PAYLOAD))
-_M_TOO_LONG = cython.declare(cython.ulonglong, int(_Mark.TOO_LONG))
-_M_EMPTY_DATA = cython.declare(cython.ulonglong, int(_Mark.EMPTY_DATA))
-_M_EMPTY_MESSAGES = cython.declare(cython.ulonglong, int(_Mark.EMPTY_MESSAGES))
 _M_WIDE_CID = cython.declare(cython.ulonglong, int(_Mark.WIDE_CID))
 _M_RESERVED_CID = cython.declare(cython.ulonglong, int(_Mark.RESERVED_CID))
-_M_UNROUTED = cython.declare(cython.ulonglong, int(_Mark.UNROUTED))
-_M_FLAGS = cython.declare(cython.ulonglong, int(_Mark.FLAGS))
-_M_SHUTDOWN_FLAGS = cython.declare(cython.ulonglong, int(_Mark.SHUTDOWN_FLAGS))
-_M_MESSAGE_FLAGS = cython.declare(cython.ulonglong, int(_Mark.MESSAGE_FLAGS))
-_M_MESSAGE_CUT = cython.declare(cython.ulonglong, int(_Mark.MESSAGE_CUT))
-_M_MESSAGE_SIZE = cython.declare(cython.ulonglong, int(_Mark.MESSAGE_SIZE))
-_M_REFUSED = cython.declare(cython.ulonglong, int(_Mark.REFUSED))
-_M_UNANSWERED = cython.declare(cython.ulonglong, int(_Mark.UNANSWERED))
-_M_REUSED = cython.declare(cython.ulonglong, int(_Mark.REUSED))
 _M_UNASKED_RESPONSE = cython.declare(cython.ulonglong, int(_Mark.UNASKED_RESPONSE))
-_M_UNKNOWN_CONNECTION = cython.declare(cython.ulonglong, int(_Mark.UNKNOWN_CONNECTION))
-_M_RST_FOR_RST = cython.declare(cython.ulonglong, int(_Mark.RST_FOR_RST))
-_M_DEAF_PEER = cython.declare(cython.ulonglong, int(_Mark.DEAF_PEER))
-_M_CLOSE_TIMEOUT = cython.declare(cython.ulonglong, int(_Mark.CLOSE_TIMEOUT))
-_M_RESET = cython.declare(cython.ulonglong, int(_Mark.RESET))
-_M_HALF_CLOSED_IDLE = cython.declare(cython.ulonglong, int(_Mark.HALF_CLOSED_IDLE))
-_M_BYTES_LOST = cython.declare(cython.ulonglong, int(_Mark.BYTES_LOST))
-_M_NO_CREDIT = cython.declare(cython.ulonglong, int(_Mark.NO_CREDIT))
-_M_SHRUNK = cython.declare(cython.ulonglong, int(_Mark.SHRUNK))
 _M_STALL = cython.declare(cython.ulonglong, int(_Mark.STALL))
-_M_DEADLOCK = cython.declare(cython.ulonglong, int(_Mark.DEADLOCK))
-_M_UNANSWERED_ASK = cython.declare(cython.ulonglong, int(_Mark.UNANSWERED_ASK))
-_M_NO_UPDATES = cython.declare(cython.ulonglong, int(_Mark.NO_UPDATES))
-_M_UPDATE_STORM = cython.declare(cython.ulonglong, int(_Mark.UPDATE_STORM))
-_M_SMALL_BUFFER = cython.declare(cython.ulonglong, int(_Mark.SMALL_BUFFER))
-_M_HUGE_BUFFER = cython.declare(cython.ulonglong, int(_Mark.HUGE_BUFFER))
-_M_SMALL_PACKETS = cython.declare(cython.ulonglong, int(_Mark.SMALL_PACKETS))
-_M_OVERRUN_RESET = cython.declare(cython.ulonglong, int(_Mark.OVERRUN_RESET))
-_M_OWN_BUFFER = cython.declare(cython.ulonglong, int(_Mark.OWN_BUFFER))
-_M_BUFFER_CHANGED = cython.declare(cython.ulonglong, int(_Mark.BUFFER_CHANGED))
-_M_INTERLEAVED = cython.declare(cython.ulonglong, int(_Mark.INTERLEAVED))
+_M_MORE = cython.declare(cython.ulonglong, int(_Mark.MORE))
 _M_TIME_BACK = cython.declare(cython.ulonglong, int(_Mark.TIME_BACK))
-_M_EVENTFUL = cython.declare(cython.ulonglong, int(~_REMARKS & (2 * max(_Mark) - 1)))
+# Set as marks alone: their events, without numbers, are made when the packet is done.
+_M_PLAIN = cython.declare(
+    cython.ulonglong,
+    int(
+        _Mark.MIDSTREAM
+        | _Mark.TAP_REPEAT
+        | _Mark.CUT
+        | _Mark.ADDRESS_MISMATCH
+        | _Mark.WIDE_CID
+        | _Mark.RESERVED_CID
+        | _Mark.UNASKED_RESPONSE
+    ),
+)
+
+_F_LATE_RESPONSE = cython.declare(cython.int, int(_Kind.LATE_RESPONSE))
+_F_SHORT_PAYLOAD = cython.declare(cython.int, int(_Kind.SHORT_PAYLOAD))
+_F_OP_MISMATCH = cython.declare(cython.int, int(_Kind.OP_MISMATCH))
+_F_UNKNOWN_OP = cython.declare(cython.int, int(_Kind.UNKNOWN_OP))
+_F_UNKNOWN_TYPE = cython.declare(cython.int, int(_Kind.UNKNOWN_TYPE))
+_F_CONTROL_PAYLOAD = cython.declare(cython.int, int(_Kind.CONTROL_PAYLOAD))
+_F_TYPE_CHANGED = cython.declare(cython.int, int(_Kind.TYPE_CHANGED))
+_F_NOT_ESTABLISHED = cython.declare(cython.int, int(_Kind.NOT_ESTABLISHED))
+_F_UNROUTED = cython.declare(cython.int, int(_Kind.UNROUTED))
+_F_AFTER_SHUTDOWN = cython.declare(cython.int, int(_Kind.AFTER_SHUTDOWN))
+_F_STILL_OPEN = cython.declare(cython.int, int(_Kind.STILL_OPEN))
+_F_OVER_CREDIT = cython.declare(cython.int, int(_Kind.OVER_CREDIT))
+_F_FWD_AHEAD = cython.declare(cython.int, int(_Kind.FWD_AHEAD))
+_F_FWD_BACK = cython.declare(cython.int, int(_Kind.FWD_BACK))
+_F_MALFORMED = cython.declare(cython.int, int(_Kind.MALFORMED))
+_F_CUT_HEADERS = cython.declare(cython.int, int(_Kind.CUT_HEADERS))
+_F_LONG_HEADER = cython.declare(cython.int, int(_Kind.LONG_HEADER))
+_F_UNKNOWN_TRANSPORT = cython.declare(cython.int, int(_Kind.UNKNOWN_TRANSPORT))
+_F_RESERVED = cython.declare(cython.int, int(_Kind.RESERVED))
+_F_FRAME_PAYLOAD = cython.declare(cython.int, int(_Kind.FRAME_PAYLOAD))
+_F_TOO_LONG = cython.declare(cython.int, int(_Kind.TOO_LONG))
+_F_EMPTY_DATA = cython.declare(cython.int, int(_Kind.EMPTY_DATA))
+_F_EMPTY_MESSAGES = cython.declare(cython.int, int(_Kind.EMPTY_MESSAGES))
+_F_FLAGS = cython.declare(cython.int, int(_Kind.FLAGS))
+_F_SHUTDOWN_FLAGS = cython.declare(cython.int, int(_Kind.SHUTDOWN_FLAGS))
+_F_MESSAGE_FLAGS = cython.declare(cython.int, int(_Kind.MESSAGE_FLAGS))
+_F_MESSAGE_CUT = cython.declare(cython.int, int(_Kind.MESSAGE_CUT))
+_F_MESSAGE_SIZE = cython.declare(cython.int, int(_Kind.MESSAGE_SIZE))
+_F_REFUSED = cython.declare(cython.int, int(_Kind.REFUSED))
+_F_UNANSWERED = cython.declare(cython.int, int(_Kind.UNANSWERED))
+_F_REUSED = cython.declare(cython.int, int(_Kind.REUSED))
+_F_UNASKED_RESPONSE = cython.declare(cython.int, int(_Kind.UNASKED_RESPONSE))
+_F_UNKNOWN_CONNECTION = cython.declare(cython.int, int(_Kind.UNKNOWN_CONNECTION))
+_F_RST_FOR_RST = cython.declare(cython.int, int(_Kind.RST_FOR_RST))
+_F_DEAF_PEER = cython.declare(cython.int, int(_Kind.DEAF_PEER))
+_F_CLOSE_TIMEOUT = cython.declare(cython.int, int(_Kind.CLOSE_TIMEOUT))
+_F_RESET = cython.declare(cython.int, int(_Kind.RESET))
+_F_HALF_CLOSED_IDLE = cython.declare(cython.int, int(_Kind.HALF_CLOSED_IDLE))
+_F_BYTES_LOST = cython.declare(cython.int, int(_Kind.BYTES_LOST))
+_F_NO_CREDIT = cython.declare(cython.int, int(_Kind.NO_CREDIT))
+_F_TIME_BACK = cython.declare(cython.int, int(_Kind.TIME_BACK))
+_F_STALL = cython.declare(cython.int, int(_Kind.STALL))
+_F_DEADLOCK = cython.declare(cython.int, int(_Kind.DEADLOCK))
+_F_UNANSWERED_ASK = cython.declare(cython.int, int(_Kind.UNANSWERED_ASK))
+_F_NO_UPDATES = cython.declare(cython.int, int(_Kind.NO_UPDATES))
+_F_UPDATE_STORM = cython.declare(cython.int, int(_Kind.UPDATE_STORM))
+_F_HUGE_BUFFER = cython.declare(cython.int, int(_Kind.HUGE_BUFFER))
+_F_SMALL_BUFFER = cython.declare(cython.int, int(_Kind.SMALL_BUFFER))
+_F_SMALL_PACKETS = cython.declare(cython.int, int(_Kind.SMALL_PACKETS))
+_F_OVERRUN_RESET = cython.declare(cython.int, int(_Kind.OVERRUN_RESET))
+_F_OWN_BUFFER = cython.declare(cython.int, int(_Kind.OWN_BUFFER))
+_F_BUFFER_CHANGED = cython.declare(cython.int, int(_Kind.BUFFER_CHANGED))
+_F_INTERLEAVED = cython.declare(cython.int, int(_Kind.INTERLEAVED))
+_F_SHRUNK = cython.declare(cython.int, int(_Kind.SHRUNK))
 
 _K_TX = cython.declare(cython.uchar, int(_Known.TX_CNT))
 _K_IN_FLIGHT = cython.declare(cython.uchar, int(_Known.IN_FLIGHT))
@@ -297,8 +317,11 @@ Connection = cython.struct(
     initiator_port=cython.uint,
     acceptor_port=cython.uint,
     marks=cython.ulonglong,
+    found_low=cython.ulonglong,
+    found_high=cython.ulonglong,
     answered_ns=cython.longlong,
     tap=cython.uint,
+    doubt=cython.uchar,
 )
 Flow = cython.struct(
     tx=cython.longlong,
@@ -356,7 +379,7 @@ Stall = cython.struct(
     own=cython.uchar,
 )
 Noted = cython.struct(
-    mark=cython.ulonglong,
+    kind=cython.ulonglong,
     conn=cython.ulonglong,
     packet=cython.ulonglong,
     time_ns=cython.longlong,
@@ -364,6 +387,7 @@ Noted = cython.struct(
     b=cython.longlong,
     side=cython.uchar,
     open=cython.uchar,
+    doubt=cython.uchar,
 )
 Tracked = cython.struct(
     conn=cython.ulonglong,
@@ -431,7 +455,9 @@ class _Core:
     stalls: cython.Py_ssize_t
     e: Noted[::1]  # events since `run` was called
     events: cython.Py_ssize_t
-    noted: cython.ulonglong  # marks of packets without a connection that had their event
+    alone: cython.uchar[::1]  # by kind: what is said of no connection has had its event
+    line: cython.ulonglong[::1]  # the mark of each kind
+    kind_of: cython.uchar[::1]  # the kind of each mark, by the number of its bit
     event_rows: object
     replaced: cython.ulonglong  # the living connection whose tuple the packet takes, or 0
     replaced_state: cython.int
@@ -466,7 +492,14 @@ class _Core:
         self.used = 0
         self.stalls = 0
         self.events = 0
-        self.noted = 0
+        self.alone = memoryview(np.zeros(_MOST_KINDS, "u1"))
+        line = np.zeros(_MOST_KINDS, "u8")
+        line[list(MARK_OF)] = list(MARK_OF.values())
+        self.line = memoryview(line)
+        kind_of = np.zeros(64, "u1")
+        for mark, kind in KIND_OF.items():
+            kind_of[int(mark).bit_length() - 1] = kind
+        self.kind_of = memoryview(kind_of)
         self.event_rows = np.zeros(_MOST_EVENTS, EVENT_DTYPE)
         self.e = _records(self.event_rows)
         self.next_state = memoryview(transition_table())
@@ -641,27 +674,55 @@ class _Core:
         return True
 
     @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _had(self, c: cython.pointer(Connection), kind: cython.int) -> cython.bint:
+        """Whether this was found in the connection before."""
+        if kind < 64:
+            return (c.found_low >> kind & 1) != 0
+        return (c.found_high >> (kind - 64) & 1) != 0
+
+    @cython.cfunc
     @cython.exceptval(check=False)
     @cython.nogil
     def _event(
         self,
         c: cython.pointer(Connection),
-        mark: cython.ulonglong,
+        kind: cython.int,
         side: cython.int,
         a: cython.longlong,
         b: cython.longlong,
     ) -> cython.void:
-        """Something noticed in a connection: an event with its numbers."""
+        """Something found in a connection: an event with its numbers."""
+        bit: cython.ulonglong = 1
+        if kind < 64:
+            c.found_low |= bit << kind
+        else:
+            c.found_high |= bit << (kind - 64)
+        self._add_event(kind, c.number, side, a, b)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _add_event(
+        self,
+        kind: cython.int,
+        conn: cython.ulonglong,
+        side: cython.int,
+        a: cython.longlong,
+        b: cython.longlong,
+    ) -> cython.void:
         at: cython.Py_ssize_t = self.events
-        c.marks |= mark
-        self.e[at].mark = mark
-        self.e[at].conn = c.number
+        self.e[at].kind = kind
+        self.e[at].conn = conn
         self.e[at].packet = self.packet
         self.e[at].time_ns = self.now
         self.e[at].a = a
         self.e[at].b = b
         self.e[at].side = side
         self.e[at].open = 0
+        self.e[at].doubt = 0
         self.events += 1
 
     @cython.cfunc
@@ -670,37 +731,27 @@ class _Core:
     def _note(
         self,
         c: cython.pointer(Connection),
-        mark: cython.ulonglong,
+        kind: cython.int,
         side: cython.int,
         a: cython.longlong,
         b: cython.longlong,
     ) -> cython.void:
         """Mark the packet; the first time in a connection is an event."""
-        self.marks |= mark
-        if not c.marks & mark:
-            self._event(c, mark, side, a, b)
+        had: cython.bint = self._had(c, kind)
+        if not had or self.line[kind] != _M_MORE:
+            self.marks |= self.line[kind]
+        if not had:
+            self._event(c, kind, side, a, b)
 
     @cython.cfunc
     @cython.exceptval(check=False)
     @cython.nogil
-    def _note_alone(
-        self, mark: cython.ulonglong, a: cython.longlong, b: cython.longlong
-    ) -> cython.void:
+    def _note_alone(self, kind: cython.int, a: cython.longlong, b: cython.longlong) -> cython.void:
         """Mark a packet of which no connection is accused; the first one is an event."""
-        at: cython.Py_ssize_t = self.events
-        self.marks |= mark
-        if self.noted & mark:
-            return
-        self.noted |= mark
-        self.e[at].mark = mark
-        self.e[at].conn = 0
-        self.e[at].packet = self.packet
-        self.e[at].time_ns = self.clock
-        self.e[at].a = a
-        self.e[at].b = b
-        self.e[at].side = 0
-        self.e[at].open = 0
-        self.events += 1
+        self.marks |= self.line[kind]
+        if not self.alone[kind]:
+            self.alone[kind] = 1
+            self._add_event(kind, 0, 0, a, b)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -709,7 +760,8 @@ class _Core:
         """The packet's time is before that of the one before it."""
         back: cython.longlong = _elapsed(self.clock, now)
         if back > _TIME_BACK:
-            self._note_alone(_M_TIME_BACK, back, 0)
+            self.now = self.clock
+            self._note_alone(_F_TIME_BACK, back, 0)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -717,11 +769,11 @@ class _Core:
     def _untracked(self, p: cython.pointer(Packet), o: cython.pointer(Tracked)) -> cython.void:
         """A packet without a virtio header: no connection can be told."""
         if p.malformed == _CUT_MONITOR or p.malformed == _CUT_TRANSPORT:
-            self._note_alone(_M_CUT_HEADERS, p.caplen, 0)
+            self._note_alone(_F_CUT_HEADERS, p.caplen, 0)
         elif p.malformed != 0 and p.malformed != _FOREIGN:
-            self._note_alone(_M_MALFORMED, p.malformed, 0)
+            self._note_alone(_F_MALFORMED, p.malformed, 0)
         elif p.layers == _MONITOR_LAYER and p.mon_t != _NO_INFO:
-            self._note_alone(_M_UNKNOWN_TRANSPORT, p.mon_t, 0)
+            self._note_alone(_F_UNKNOWN_TRANSPORT, p.mon_t, 0)
         o.conn = 0
         o.marks = self.marks
         o.data_at = p.payload_at
@@ -811,7 +863,7 @@ class _Core:
         ):
             self._judge_fields(p, c, side, op, kind)
         if kind != c.type:
-            self._note(c, _M_TYPE_CHANGED, side, c.type, kind)
+            self._note(c, _F_TYPE_CHANGED, side, c.type, kind)
         self._payload(p, o, c, f, g, side, op)
         if kind != _DGRAM:
             moved = self._take_credit(p, c, f, g, side, op)
@@ -854,7 +906,7 @@ class _Core:
         if state == _CONNECTING and waited > _CONNECT_TIMEOUT:
             c.state = _TIMED_OUT
             c.ended_ns = c.first_ns + _CONNECT_TIMEOUT
-            self._note(c, _M_UNANSWERED, 0, waited, 0)
+            self._note(c, _F_UNANSWERED, 0, waited, 0)
         else:
             if state != _CONNECTING and state != _DATAGRAM:
                 self.replaced = c.number
@@ -904,6 +956,8 @@ class _Core:
         self.c[slot].ended_ns = _NO_TIME
         self.c[slot].answered_ns = _NO_TIME
         self.c[slot].marks = 0
+        self.c[slot].found_low = self.c[slot].found_high = 0
+        self.c[slot].doubt = 0
         self.c[slot].tap = self._tap(p)
         self.c[slot].type = kind
         self.c[slot].closer = _NOBODY
@@ -920,9 +974,9 @@ class _Core:
             if op == _RESPONSE and _elapsed(self.now, self.earliest) > _LATEST_ANSWER:
                 self.marks |= _M_UNASKED_RESPONSE
         if self.replaced and self.replaced_state == _CLOSING:
-            self._note(self._connection(slot), _M_REUSED, 0, self.replaced, 0)
+            self._note(self._connection(slot), _F_REUSED, 0, self.replaced, 0)
         elif self.replaced:
-            self._note(self._connection(slot), _M_STILL_OPEN, 0, self.replaced, 0)
+            self._note(self._connection(slot), _F_STILL_OPEN, 0, self.replaced, 0)
         # At REQUEST and RESPONSE both ends have sent nothing; later that is not known.
         # Datagrams are not counted, and what a port sends to itself has no sides.
         known = known and kind != _DGRAM and not self._to_itself(slot)
@@ -951,15 +1005,15 @@ class _Core:
         ):
             self.marks |= _M_ADDRESSES
         if op == 0 or op > _LAST_OP:
-            self._note(c, _M_UNKNOWN_OP, side, op, 0)
+            self._note(c, _F_UNKNOWN_OP, side, op, 0)
         else:
             expected = self.outer_op[op]
         if p.mon_op != expected:
-            self._note(c, _M_OP_MISMATCH, side, p.mon_op, op)
+            self._note(c, _F_OP_MISMATCH, side, p.mon_op, op)
         if kind < _STREAM or kind > _DGRAM:
-            self._note(c, _M_UNKNOWN_TYPE, side, kind, 0)
+            self._note(c, _F_UNKNOWN_TYPE, side, kind, 0)
         if p.malformed != 0:
-            self._note(c, _M_MALFORMED, side, p.malformed, 0)
+            self._note(c, _F_MALFORMED, side, p.malformed, 0)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -977,11 +1031,11 @@ class _Core:
         dst: cython.ulonglong = p.virtio_dst_cid
         flags: cython.uint = p.virtio_flags
         if p.mon_reserved != 0:
-            self._note(c, _M_RESERVED, side, p.mon_reserved, 0)
+            self._note(c, _F_RESERVED, side, p.mon_reserved, 0)
         if p.mon_len > _HEADER_SIZE and p.malformed == 0:
-            self._note(c, _M_LONG_HEADER, side, p.mon_len, 0)
+            self._note(c, _F_LONG_HEADER, side, p.mon_len, 0)
         if p.virtio_len > _LARGEST:
-            self._note(c, _M_TOO_LONG, side, p.virtio_len, 0)
+            self._note(c, _F_TOO_LONG, side, p.virtio_len, 0)
         if src == _MASK64 or dst == _MASK64 or src == _ANY or dst == _ANY:
             self.marks |= _M_RESERVED_CID
         elif (src == 0 and dst <= _HOST) or (dst == 0 and src <= _HOST):
@@ -991,14 +1045,14 @@ class _Core:
         elif src > _HOST and dst != _HOST and not (dst == _LOCAL and op == _RST):
             # An enclave and its parent are no two guests, and the hypervisor is none.
             if dst == _LOCAL or (dst > _HOST and (src == _PARENT) == (dst == _PARENT)):
-                self.marks |= _M_UNROUTED
+                self._note(c, _F_UNROUTED, side, 0, 0)
         if flags == 0 or op == _SHUTDOWN:  # SHUTDOWN is judged with what it does
             return
         if op == _RW:
             if flags & ~(_EOM | _EOR) or kind == _STREAM or flags & (_EOM | _EOR) == _EOR:
-                self._note(c, _M_MESSAGE_FLAGS, side, flags, kind)
+                self._note(c, _F_MESSAGE_FLAGS, side, flags, kind)
         else:
-            self._note(c, _M_FLAGS, side, flags, op)
+            self._note(c, _F_FLAGS, side, flags, op)
 
     @cython.cfunc
     @cython.inline
@@ -1021,9 +1075,9 @@ class _Core:
         skip: cython.longlong = 0
         if op != _RW:
             if size != 0:
-                self._note(c, _M_CONTROL_PAYLOAD, side, size, op)
+                self._note(c, _F_CONTROL_PAYLOAD, side, size, op)
             elif whole != 0:
-                self._note(c, _M_FRAME_PAYLOAD, side, whole, op)
+                self._note(c, _F_FRAME_PAYLOAD, side, whole, op)
             o.data_at = p.payload_at
             o.data_cap = 0
             o.data_len = 0
@@ -1034,7 +1088,7 @@ class _Core:
         else:
             f.repeat_wire = 0
             if whole < size:
-                self._note(c, _M_SHORT_PAYLOAD, side, whole, size)
+                self._note(c, _F_SHORT_PAYLOAD, side, whole, size)
         have -= skip
         if have < 0:
             have = 0
@@ -1052,12 +1106,12 @@ class _Core:
             if p.virtio_type == _SEQPACKET:
                 self._message(p, c, f, g, side)
         elif size == 0:
-            self._note(c, _M_EMPTY_DATA, side, 0, 0)
+            self._note(c, _F_EMPTY_DATA, side, 0, 0)
         if f.shut & _SEND:
-            self._note(c, _M_AFTER_SHUTDOWN, side, size, 0)
+            self._note(c, _F_AFTER_SHUTDOWN, side, size, 0)
         elif g.shut & _RCV and not self.terminal[c.state]:
             if _elapsed(self.now, g.deaf_ns) > _UNDER_WAY:
-                self._note(c, _M_DEAF_PEER, side, size, _elapsed(self.now, g.deaf_ns))
+                self._note(c, _F_DEAF_PEER, side, size, _elapsed(self.now, g.deaf_ns))
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1073,7 +1127,7 @@ class _Core:
         """A piece of a SEQPACKET message."""
         f.message += p.virtio_len
         if g.credit_seen and f.message > g.most_buf:
-            self._note(c, _M_MESSAGE_SIZE, side, f.message, g.most_buf)
+            self._note(c, _F_MESSAGE_SIZE, side, f.message, g.most_buf)
         if not p.virtio_flags & _EOM:
             return
         if f.message:
@@ -1081,7 +1135,7 @@ class _Core:
         else:
             f.empty += 1
             if f.empty >= _EMPTY_RUN:
-                self._note(c, _M_EMPTY_MESSAGES, side, f.empty, 0)
+                self._note(c, _F_EMPTY_MESSAGES, side, f.empty, 0)
         f.message = 0
 
     @cython.cfunc
@@ -1164,7 +1218,7 @@ class _Core:
         if buf > f.most_buf:
             f.most_buf = buf
         if g.tx_known and f.fwd > g.tx:
-            self._note(c, _M_FWD_AHEAD, side, f.fwd - g.tx, 0)
+            self._note(c, _F_FWD_AHEAD, side, f.fwd - g.tx, 0)
             g.tx_known = 0
             g.base_set = 0
         if not g.tx_known:
@@ -1184,10 +1238,10 @@ class _Core:
         back: cython.longlong,
     ) -> cython.void:
         """fwd_cnt went back; again and again is the sign of two connections in one."""
-        self._note(c, _M_FWD_BACK, side, back, 0)
+        self._note(c, _F_FWD_BACK, side, back, 0)
         f.backs += 1
         if f.backs == _BACKS:
-            self._note(c, _M_INTERLEAVED, side, f.backs, 0)
+            self._note(c, _F_INTERLEAVED, side, f.backs, 0)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1201,11 +1255,11 @@ class _Core:
     ) -> cython.void:
         """A buf_alloc that was not seen before."""
         if buf == 0:
-            self._note(c, _M_NO_CREDIT, side, op, 0)
+            self._note(c, _F_NO_CREDIT, side, op, 0)
         elif buf < _LARGEST:
-            self._note(c, _M_SMALL_BUFFER, side, buf, 0)
+            self._note(c, _F_SMALL_BUFFER, side, buf, 0)
         elif buf >= _HUGE:
-            self._note(c, _M_HUGE_BUFFER, side, buf, 0)
+            self._note(c, _F_HUGE_BUFFER, side, buf, 0)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1220,9 +1274,9 @@ class _Core:
     ) -> cython.void:
         """A side's buf_alloc is not what it was."""
         flight: cython.longlong = g.tx - f.fwd
-        self._note(c, _M_BUFFER_CHANGED, side, f.buf, buf)
+        self._note(c, _F_BUFFER_CHANGED, side, f.buf, buf)
         if buf < f.buf and g.tx_known and flight > buf:
-            self._note(c, _M_SHRUNK, side, flight, buf)
+            self._note(c, _F_SHRUNK, side, flight, buf)
         self._judge_buffer(c, side, buf, 0)
 
     @cython.cfunc
@@ -1244,7 +1298,7 @@ class _Core:
         if f.quiet < _QUIET_RUN:
             f.quiet += 1
         if f.quiet == _QUIET_RUN:
-            self._note(c, _M_NO_UPDATES, side, step, f.buf)
+            self._note(c, _F_NO_UPDATES, side, step, f.buf)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1260,7 +1314,7 @@ class _Core:
         waited: cython.longlong = _elapsed(self.now, g.asked_ns)
         g.asked = 0
         if waited > _ANSWER_TIMEOUT and op != _RST:
-            self._note(c, _M_UNANSWERED_ASK, side, waited, 0)
+            self._note(c, _F_UNANSWERED_ASK, side, waited, 0)
 
     @cython.cfunc
     @cython.inline
@@ -1301,7 +1355,7 @@ class _Core:
         f.over_ns = self.now
         if over >= 2 * f.over:
             f.over = over
-            self._event(c, _M_OVER_CREDIT, side, over, g.buf)
+            self._event(c, _F_OVER_CREDIT, side, over, g.buf)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1369,11 +1423,11 @@ class _Core:
         following: cython.int
         if state == _HALF_INITIATOR or state == _HALF_ACCEPTOR:
             if _elapsed(self.now, c.last_ns) > _IDLE:
-                self._note(c, _M_HALF_CLOSED_IDLE, side, _elapsed(self.now, c.last_ns), 0)
+                self._note(c, _F_HALF_CLOSED_IDLE, side, _elapsed(self.now, c.last_ns), 0)
         if op == _RW or op > _RW:
             event = _EV_DATA if op <= _LAST_OP else _EV_NOTHING
             if state == _CONNECTING:
-                self._note(c, _M_NOT_ESTABLISHED, side, op, 0)
+                self._note(c, _F_NOT_ESTABLISHED, side, op, 0)
         elif op == _RESPONSE:
             # A connection from a port to itself has one end in the key: take it as answer.
             if side == 1 or self._to_itself(slot):
@@ -1382,13 +1436,13 @@ class _Core:
                     c.answered_ns = self.now
                     if _elapsed(self.now, c.first_ns) > _CONNECT_TIMEOUT:
                         event = _EV_LATE_RESPONSE
-                        self._note(c, _M_LATE_RESPONSE, side, _elapsed(self.now, c.first_ns), 0)
+                        self._note(c, _F_LATE_RESPONSE, side, _elapsed(self.now, c.first_ns), 0)
             if state != _CONNECTING and c.last_packet:
-                self._note(c, _M_UNASKED_RESPONSE, side, 0, 0)
+                self._note(c, _F_UNASKED_RESPONSE, side, 0, 0)
         elif op == _SHUTDOWN:
             event = self._shutdown(p, slot, c, side)
             if state == _CONNECTING:
-                self._note(c, _M_NOT_ESTABLISHED, side, op, 0)
+                self._note(c, _F_NOT_ESTABLISHED, side, op, 0)
         elif op == _RST:
             event = self._rst(p, slot, c, side)
         following = self.next_state[state * _EVENTS + event]
@@ -1420,23 +1474,23 @@ class _Core:
             c.answered_ns = self.now
             self._note(
                 c,
-                _M_REFUSED,
+                _F_REFUSED,
                 side,
                 _elapsed(self.now, c.first_ns),
                 1 if self.marks & _M_NO_SOCKET else 0,
             )
             return
         if c.state == _RESET:
-            self._note(c, _M_RESET, side, 0, 0)
+            self._note(c, _F_RESET, side, 0, 0)
         elif c.state == _TIMED_OUT and before == _CLOSING:
-            self._note(c, _M_CLOSE_TIMEOUT, side, _elapsed(self.now, f.closed_ns), 0)
+            self._note(c, _F_CLOSE_TIMEOUT, side, _elapsed(self.now, f.closed_ns), 0)
         if g.over_ns != _NO_TIME and _elapsed(self.now, g.over_ns) <= _SOON:
-            self._note(c, _M_OVERRUN_RESET, 1 - side, _elapsed(self.now, g.over_ns), 0)
+            self._note(c, _F_OVERRUN_RESET, 1 - side, _elapsed(self.now, g.over_ns), 0)
         elif g.tx_known and not f.shut and g.queued >= _MANY_QUEUED and g.tx - f.fwd < f.buf:
             # The first packet for which there is no room, or a few that were under way.
             over = g.queued * _OVERHEAD - f.buf
             if 0 < over <= _FEW * _OVERHEAD:
-                self._note(c, _M_SMALL_PACKETS, 1 - side, g.queued, f.buf)
+                self._note(c, _F_SMALL_PACKETS, 1 - side, g.queued, f.buf)
         self._judge_message(c, f, side)
         self._judge_message(c, g, 1 - side)
         # The reader's last word is its SHUTDOWN(RCV), or its RST if that has its counters.
@@ -1452,7 +1506,7 @@ class _Core:
     ) -> cython.void:
         """A SEQPACKET message of which no more will come."""
         if f.message:
-            self._note(c, _M_MESSAGE_CUT, side, f.message, 0)
+            self._note(c, _F_MESSAGE_CUT, side, f.message, 0)
             f.message = 0
 
     @cython.cfunc
@@ -1468,7 +1522,7 @@ class _Core:
     ) -> cython.void:
         """Bytes of `side` that its reader, whose last word is `final`, has not consumed."""
         if final and f.tx_known and g.credit_seen and f.tx > g.fwd:
-            self._note(c, _M_BYTES_LOST, side, f.tx - g.fwd, 0)
+            self._note(c, _F_BYTES_LOST, side, f.tx - g.fwd, 0)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1493,7 +1547,7 @@ class _Core:
         before: cython.int = self.c[slot].ended
         ended: cython.int = 0
         if p.virtio_flags == 0 or p.virtio_flags & ~(_SEND | _RCV):
-            self._note(c, _M_SHUTDOWN_FLAGS, side, p.virtio_flags, 0)
+            self._note(c, _F_SHUTDOWN_FLAGS, side, p.virtio_flags, 0)
         if p.virtio_flags & _RCV and self.f[mine].deaf_ns == _NO_TIME:
             self.f[mine].deaf_ns = self.now
         if p.virtio_flags & _SEND:
@@ -1534,14 +1588,14 @@ class _Core:
             # Without a socket it answers something, and all there was is the peer's RST.
             if no_socket and self.f[peer].rst_packet:
                 if self.f[peer].rst_packet == c.last_packet:
-                    self._note(c, _M_RST_FOR_RST, side, 0, 0)
+                    self._note(c, _F_RST_FOR_RST, side, 0, 0)
             return _EV_NOTHING
         # What is under way when it is sent may be answered by RST as well.
         if _elapsed(self.now, c.last_ns) > _UNDER_WAY:
             self.f[mine].rst_packet = p.number
         if c.midstream and no_socket and not self.f[mine].packets and not self.f[peer].shut:
             if self.f[peer].packets:
-                self._note(c, _M_UNKNOWN_CONNECTION, side, self.f[peer].packets, 0)
+                self._note(c, _F_UNKNOWN_CONNECTION, side, self.f[peer].packets, 0)
         if self.c[slot].closer == _NOBODY:
             self.c[slot].closer = side
         if self._to_itself(slot):
@@ -1582,7 +1636,7 @@ class _Core:
             if self.now > f.last_update_ns:
                 f.last_update_ns = self.now
             if f.updates >= _STORM and f.updates > 2 * (g.packets - g.updates):
-                self._note(c, _M_UPDATE_STORM, side, f.updates, g.packets - g.updates)
+                self._note(c, _F_UPDATE_STORM, side, f.updates, g.packets - g.updates)
         elif op == _CREDIT_REQUEST and not f.asked:
             f.asked = 1
             f.asked_ns = self.now
@@ -1632,7 +1686,7 @@ class _Core:
                 f.stalled_packet = p.number
                 f.stalled_flight = flight if flight < _MASK32 else _MASK32
                 if f.buf < g.buf and flight < g.buf:
-                    self._note(c, _M_OWN_BUFFER, side, f.buf, g.buf)
+                    self._note(c, _F_OWN_BUFFER, side, f.buf, g.buf)
         elif f.stalled_since != _NO_TIME:
             self._end_stall(slot, side, self.now, p.number)
 
@@ -1657,9 +1711,11 @@ class _Core:
         if length >= _LONG_STALL:
             self.marks |= _M_STALL
             # Where it is not the first it is worth an event if it is twice the longest.
-            if length >= 2 * self.f[flow].longest_stall_ns or not self.c[slot].marks & _M_STALL:
+            if length >= 2 * self.f[flow].longest_stall_ns or not self._had(
+                self._connection(slot), _F_STALL
+            ):
                 self._event(
-                    self._connection(slot), _M_STALL, side, length, self.f[flow].stalled_flight
+                    self._connection(slot), _F_STALL, side, length, self.f[flow].stalled_flight
                 )
             since = max(since, self.f[peer].stalled_since)
             if (
@@ -1669,7 +1725,7 @@ class _Core:
                 and self.f[flow].stalled_flight
                 and self.f[peer].stalled_flight  # 0: its buffer is 0, and nobody waits
             ):
-                self._note(self._connection(slot), _M_DEADLOCK, side, _elapsed(now, since), 0)
+                self._note(self._connection(slot), _F_DEADLOCK, side, _elapsed(now, since), 0)
             since = self.f[flow].stalled_since
         self.f[flow].stalled_since = _NO_TIME
         self.f[flow].stalls += 1
@@ -1723,7 +1779,7 @@ class _Core:
         else:
             o.granted = 0
         if self.marks:
-            fresh: cython.ulonglong = self.marks & ~c.marks & _M_EVENTFUL & ~_M_TIME_BACK
+            fresh: cython.ulonglong = self.marks & ~c.marks & _M_PLAIN
             c.marks |= self.marks & ~_M_TIME_BACK
             if fresh:
                 self._plain_events(c, side, fresh)
@@ -1740,11 +1796,11 @@ class _Core:
         self, c: cython.pointer(Connection), side: cython.int, marks: cython.ulonglong
     ) -> cython.void:
         """Events without numbers for marks that had none yet."""
-        one: cython.ulonglong
-        while marks:
-            one = marks & (~marks + 1)  # the lowest bit
-            self._event(c, one, side, 0, 0)
-            marks ^= one
+        bit: cython.int
+        one: cython.ulonglong = 1
+        for bit in range(64):
+            if marks & one << bit:
+                self._event(c, self.kind_of[bit], side, 0, 0)
 
 
 class _Bound:

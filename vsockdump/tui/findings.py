@@ -54,7 +54,7 @@ class FindingsPane(RefreshedPane):
     def __init__(self, session: Session, name: str) -> None:
         super().__init__(session, name)
         self._made: _Made = ([], {})
-        self._opened: set[int] = set()  # marks of the rules whose cases are listed
+        self._opened: set[int] = set()  # kinds of the rules whose cases are listed
 
     def compose(self) -> ComposeResult:
         """The list and the explanation."""
@@ -113,7 +113,7 @@ class FindingsPane(RefreshedPane):
     def action_open(self) -> None:
         """List the cases of the rule, or no longer."""
         if self.table.chosen is not None:
-            self._opened ^= {int(_line(self.table.chosen).rule.mark)}
+            self._opened ^= {int(_line(self.table.chosen).rule.kind)}
             self.put(self._made)
 
     def action_list(self) -> None:
@@ -133,7 +133,7 @@ def findings_of(session: Session) -> _Made:
 
 def _row(line: FindingLine) -> Row:
     word = line.rule.severity.word
-    key = int(line.rule.mark), line.is_case, line.conn
+    key = int(line.rule.kind), line.is_case, line.conn
     cells = (
         str(line.times),
         "" if line.is_case else word,

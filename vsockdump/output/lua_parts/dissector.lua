@@ -80,20 +80,34 @@ do
 
   local sets, set_by_key
 
-  local function words_of(list, which)
+  -- Words of a list: of its marks, or of what is found without a mark of its own (`more`).
+  local function words_of(list, which, more)
     local found = {}
-    for _, bit in ipairs(list) do
-      local finding = findings[bit]
-      if not which or finding[which] then
+    for _, number in ipairs(list) do
+      local finding = findings[number]
+      if (number >= MARKS) == (more or false) and (not which or finding[which]) then
         found[#found + 1] = finding.word
       end
     end
     return found
   end
 
-  -- The end of an Info column: what is worth knowing, what is wrong.
-  local function tail(shown, wrong)
-    return (shown ~= "" and " [" .. shown .. "]" or "") .. (wrong ~= "" and " ! " .. wrong or "")
+  local function bracketed(list, more, first)
+    local words = words_of(list, "shown", more)
+    if first then
+      table.insert(words, 1, first)
+    end
+    return #words > 0 and " [" .. concat(words, ", ") .. "]" or ""
+  end
+
+  local function accused(list, more)
+    local wrong = concat(words_of(list, "wrong", more), ", ")
+    return wrong ~= "" and " ! " .. wrong or ""
+  end
+
+  -- The end of an Info column: what is worth knowing, behind `first`, and what is wrong.
+  local function tail(list, first)
+    return bracketed(list, false, first) .. accused(list) .. bracketed(list, true) .. accused(list, true)
   end
 
   local function set_of(marks, count)
@@ -117,13 +131,11 @@ do
       sets[number] = {
         list = list,
         words = concat(words_of(list), ","),
-        shown = concat(words_of(list, "shown"), ", "),
-        wrong = concat(words_of(list, "wrong"), ", "),
+        tail = tail(list),
       }
       for _, bit in ipairs(list) do
         sets[number].later = sets[number].later or bit == MARK.LATER_RST
       end
-      sets[number].tail = tail(sets[number].shown, sets[number].wrong)
       set_by_key[key] = number
     end
     return number
@@ -257,9 +269,7 @@ do
     if p.op ~= RST or not states.terminal[v.state] or (marks and marks.later) then
       return marks and marks.tail or ""
     end
-    local shown = marks and marks.shown or ""
-    local word = states.word[v.state]:gsub("-", " ")
-    return tail(shown == "" and word or word .. ", " .. shown, marks and marks.wrong or "")
+    return tail(marks and marks.list or {}, (states.word[v.state]:gsub("-", " ")))
   end
 
   local function info_of_other(p, v)

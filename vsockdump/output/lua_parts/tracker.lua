@@ -81,10 +81,16 @@ do
     events[event_count] = { mark = bit, conn = c.number, side = side, a = a, b = b }
   end
 
+  local function had(c, bit)
+    return c.noted and c.noted[bit]
+  end
+
   local function note(c, bit, side, a, b)
-    mark(bit)
-    if not (c.noted and c.noted[bit]) then
+    if not had(c, bit) then
+      mark(bit)
       event(c, bit, side, a, b)
+    elseif bit < MARKS then
+      mark(bit)
     end
   end
 
@@ -128,7 +134,7 @@ do
     local length = elapsed(since)
     if length >= limits.LONG_STALL_NS then
       mark(MARK.STALL)
-      if length >= 2 * (f.longest_stall or 0) or not (c.noted and c.noted[MARK.STALL]) then
+      if length >= 2 * (f.longest_stall or 0) or not had(c, MARK.STALL) then
         event(c, MARK.STALL, side, length, f.stalled_flight)
       end
       if g.stalled_since and TERMINAL[c.state] then
@@ -253,7 +259,7 @@ do
 
   -- Single fields ----------------------------------------------------------------------
 
-  local function judge_addresses(p)
+  local function judge_addresses(p, c, side)
     local src_hi, src, dst_hi, dst = p.src_cid_hi, p.src_cid_lo, p.dst_cid_hi, p.dst_cid_lo
     local all = TWO32 - 1 -- ANY, and twice that is the 64-bit -1
     if
@@ -270,7 +276,7 @@ do
       mark(MARK.WIDE_CID)
     elseif src > HOST and dst ~= HOST and not (dst == LOCAL and p.op == RST) then
       if dst == LOCAL or (dst > HOST and (src == PARENT) == (dst == PARENT)) then
-        mark(MARK.UNROUTED)
+        note(c, MARK.UNROUTED, side, 0, 0)
       end
     end
   end
@@ -286,7 +292,7 @@ do
     if p.len > LARGEST then
       note(c, MARK.TOO_LONG, side, p.len, 0)
     end
-    judge_addresses(p)
+    judge_addresses(p, c, side)
     if flags == 0 or op == SHUTDOWN then
       return
     end

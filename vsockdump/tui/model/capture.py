@@ -26,7 +26,7 @@ from vsockdump.batch import Batch, Rows
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.source import Counts, Source
 from vsockdump.findings.collector import Case, Collector, Group
-from vsockdump.track.marks import Mark
+from vsockdump.track.kinds import Kind
 from vsockdump.track.store import STALL_DTYPE, ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
 from vsockdump.track.window import CreditWindows
@@ -314,9 +314,9 @@ class Capture:
             self.collector.dropped(dropped, self.source.packets + dropped)
             return self.collector.groups()
 
-    def case(self, mark: Mark, conn: int) -> Case | None:
+    def case(self, kind: Kind, conn: int) -> Case | None:
         """The first case of a finding in a connection."""
-        return self.collector.case(mark, conn)
+        return self.collector.case(kind, conn)
 
     # --- packets -----------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vsockdump.batch import NO_TIME, Batch, Malformed
 from vsockdump.columns import packet_column, tracked
-from vsockdump.findings.registry import worst
+from vsockdump.findings.registry import worst_of_marks
 from vsockdump.findings.rule import Severity
 from vsockdump.output.lines import LineColumn, Lines
 from vsockdump.output.rows import Cell, Kind
@@ -155,7 +155,7 @@ class Formatter:
             zip(*texts, strict=True),
             tracked(batch)["conn"].tolist(),
             batch.rows["virtio"]["op"].tolist(),
-            map(worst, marks),
+            map(worst_of_marks, marks),
             (batch.rows["malformed"] == int(Malformed.FOREIGN)).tolist(),
             strict=True,
         )

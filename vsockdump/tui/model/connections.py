@@ -15,7 +15,7 @@ from vsockdump.amounts import span
 from vsockdump.apps.registry import name_of
 from vsockdump.batch import NO_TIME
 from vsockdump.findings.overdue import overdue
-from vsockdump.findings.registry import rules_of, worst
+from vsockdump.findings.registry import found_in, rules_of, worst
 from vsockdump.findings.rule import Severity
 from vsockdump.output.statistics import ends, how_it_ended, shown, socket_type
 from vsockdump.track.store import Store
@@ -35,9 +35,12 @@ _COPIED: Final = (
     "closer",
     "side_known",
     "midstream",
-    "marks",
+    "found_low",
+    "found_high",
+    "doubt",
 )
 _SECOND: Final = 10**9
+_ODD: Final = np.array((1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F), np.uint64)  # to hash sets by
 
 OVERVIEW_DTYPE: Final = np.dtype(
     [
@@ -51,7 +54,9 @@ OVERVIEW_DTYPE: Final = np.dtype(
         ("closer", "u1"),
         ("side_known", "u1"),
         ("midstream", "u1"),
-        ("marks", "u8"),
+        ("found_low", "u8"),  # kinds, as in the store
+        ("found_high", "u8"),
+        ("doubt", "u1"),
         ("packets", "u8"),
         ("forth", "u8"),  # bytes from the initiator to the acceptor
         ("back", "u8"),
@@ -90,11 +95,12 @@ def overview(capture: Capture) -> Overview:
         rows["app"] = capture.protocols_of(rows["number"])
         windows = Windows(*capture.windows.copy(tracker.connections))
         forgotten = store.forgotten
-        late = [(event.conn, int(event.mark)) for event in overdue(tracker)]
+        late = [(event.conn, event.kind) for event in overdue(tracker)]
     order = np.argsort(rows["number"])
     rows, flows = rows[order], flows[order]
-    for conn, mark in late:
-        rows["marks"][np.searchsorted(rows["number"], conn)] |= np.uint64(mark)
+    for conn, kind in late:
+        word = rows["found_high" if kind >= 64 else "found_low"]
+        word[np.searchsorted(rows["number"], conn)] |= np.uint64(1 << kind % 64)
     _judge(rows)
     return Overview(rows, windows, forgotten)
 
@@ -130,11 +136,14 @@ def _stalled(connections: NDArray[Any], flows: NDArray[Any], until: int | None) 
 
 
 def _judge(rows: NDArray[Any]) -> None:
-    """Fill in the severities; few sets of marks occur."""
-    sets, of = np.unique(rows["marks"], return_inverse=True)
-    found = [worst(marks) for marks in sets.tolist()]
-    words = [_UNKNOWN if severity is None else int(severity) for severity in found]
-    rows["severity"] = np.array(words, np.int8)[of] if words else 0
+    """Fill in the severities; few sets of kinds occur."""
+    columns = [rows[name] for name in ("found_low", "found_high", "doubt")]
+    one_number = sum(column * factor for column, factor in zip(columns, _ODD, strict=True))
+    _sets, first, of = np.unique(one_number, return_index=True, return_inverse=True)
+    sets = zip(*(column[first].tolist() for column in columns), strict=True)
+    found = [worst(low | high << 64, doubt) for low, high, doubt in sets]
+    severities = [_UNKNOWN if severity is None else int(severity) for severity in found]
+    rows["severity"] = np.array(severities, np.int8)[of] if severities else 0
 
 
 # --- the table -----------------------------------------------------------------------------
@@ -168,7 +177,7 @@ def _by(*names: str) -> Keys:
 
 def _finding(row: Row, _numeric: bool) -> str:
     """The worst one, and how many others there are."""
-    rules = rules_of(row.marks)
+    rules = rules_of(found_in(row))
     more = f" +{len(rules) - 1}" if len(rules) > 1 else ""
     return f"{rules[0].word}{more}" if rules else ""
 
@@ -227,7 +236,9 @@ CONNECTION_COLUMNS: Final = {
     "least": ConnectionColumn(
         "Least", 6, lambda row, _: _known(row.free), _by("free"), falling=False
     ),
-    "finding": ConnectionColumn("Finding", 14, _finding, _by("severity", "marks"), right=False),
+    "finding": ConnectionColumn(
+        "Finding", 14, _finding, _by("severity", "found_low", "found_high"), right=False
+    ),
     "state": ConnectionColumn(
         "State", 12, lambda row, _: how_it_ended(row), _by("state", "closer"), right=False
     ),

@@ -19,8 +19,8 @@ from vsockdump.batch import MALFORMED_TEXT, NO_TIME, Batch, Known, Layers, Malfo
 from vsockdump.capture.pcapng import packet_comments
 from vsockdump.columns import tracked
 from vsockdump.fields import FIELDS, FieldDef
-from vsockdump.findings.collector import packet_sentence
-from vsockdump.findings.registry import rules_of
+from vsockdump.findings.collector import events_by_packet, packet_sentence
+from vsockdump.findings.registry import BY_KIND, rules_of, rules_of_marks
 from vsockdump.findings.rule import Rule, explanation
 from vsockdump.output.escaped import on_line
 from vsockdump.output.fields_text import field_lines, flag_codes, flag_words
@@ -236,14 +236,23 @@ def _connection(batch: Batch) -> Node:
 
 def _findings(capture: Capture, batch: Batch) -> Iterator[Node]:
     ours = tracked(batch)[0]
-    for rule in rules_of(int(ours["marks"])):
-        case = capture.case(rule.mark, int(ours["conn"]))
+    for rule in _rules(batch):
+        case = capture.case(rule.kind, int(ours["conn"]))
         said = rule.what
         if case is not None and case.event.packet == int(batch.rows["number"][0]):
             said = packet_sentence(batch, 0, case.event)
         yield Node(
             f"{rule.severity.word}: {rule.word}", said, name=rule.name, children=_explained(rule)
         )
+
+
+def _rules(batch: Batch) -> list[Rule]:
+    """The rules of a packet's marks and of its events, worst first."""
+    kinds = {rule.kind for rule in rules_of_marks(int(tracked(batch)["marks"][0]))}
+    kinds |= {
+        BY_KIND[event.kind].kind for _row, events in events_by_packet(batch) for event in events
+    }
+    return rules_of(sum(1 << kind for kind in kinds))
 
 
 def _explained(rule: Rule) -> tuple[Node, ...]:

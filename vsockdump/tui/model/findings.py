@@ -26,13 +26,13 @@ class FindingLine(NamedTuple):
 
 
 def finding_lines(groups: list[Group], ends: Ends, opened: Collection[int]) -> list[FindingLine]:
-    """The lines of all rules; `opened` are the marks of those whose cases are listed."""
+    """The lines of all rules; `opened` are the kinds of those whose cases are listed."""
     lines = []
     for group in groups:
         lines.append(
             FindingLine(group.rule, f"{group.rule.what} ({how_often(group)})", group.times)
         )
-        if int(group.rule.mark) in opened:
+        if int(group.rule.kind) in opened:
             lines += _cases(group, ends)
     return lines
 
