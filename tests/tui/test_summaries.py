@@ -46,7 +46,7 @@ def test_findings_are_those_of_the_command_line() -> None:
         ]
         assert found[0]["packet"] == first_packet(groups, closed[0].rule)
         many = groups[0]._replace(cases=groups[0].cases[:1] * (MOST_CASES + 2))
-        last = finding_lines([many], ends, {int(many.rule.mark)})[-1]
+        last = finding_lines([many], ends, {int(many.rule.kind)})[-1]
         assert ("and in 2 more connections", True, 0) == (last.text, last.is_case, last.packet)
 
 
