@@ -167,6 +167,7 @@ class Peer:
     """One end: its counters as struct virtio_vsock_sock has them, queue and socket."""
 
     buf_alloc: int
+    capped: bool = False
     tx_cnt: int = 0
     fwd_cnt: int = 0
     last_fwd_cnt: int = 0  # the last that was told to the peer
@@ -190,8 +191,8 @@ class Peer:
 
     @property
     def window(self) -> int:
-        """Most bytes that may be under way: the peer's buffer, but not above the own one."""
-        return min(self.peer_buf_alloc, self.buf_alloc)
+        """Most bytes that may be under way: the peer's buffer, and with a cap the own one."""
+        return min(self.peer_buf_alloc, self.buf_alloc) if self.capped else self.peer_buf_alloc
 
     def credit(self) -> int:
         """Bytes that may be sent now."""
@@ -334,7 +335,7 @@ class View:
         if own.at is None or other.at is None:
             return None, None
         in_flight = (own.tx_cnt - other.fwd_cnt) & MASK
-        return in_flight, max(0, min(own.buf_alloc, other.buf_alloc) - in_flight)
+        return in_flight, max(0, other.buf_alloc - in_flight)
 
     def note(self, packet: _Packet, number: int) -> None:
         """Learn from packet `number` of the capture."""
@@ -383,12 +384,18 @@ class View:
     def note_stalls(self, packet: _Packet, now: int, free: int | None, granted: int | None) -> None:
         """Begin the sender's stall, end the receiver's."""
         side = packet.side
-        if packet.length and free == 0 and self.waiting[side] is None:
+        if packet.length and free == 0 and self.waiting[side] is None and not self._over(side):
             self.waiting[side] = now
-        start = self.waiting[1 - side]
-        if start is not None and granted:
-            self.stalls.append(Stall(1 - side, start, now))
-            self.waiting[1 - side] = None
+        for waiting in (0, 1):
+            start = self.waiting[waiting]
+            told = granted if waiting != side else None
+            if start is not None and (told or self._over(waiting)):
+                self.stalls.append(Stall(waiting, start, now))
+                self.waiting[waiting] = None
+
+    def _over(self, side: int) -> bool:
+        """Whether an end has said that nothing more goes from this side to the other."""
+        return bool(self.shut[side] & Shutdown.SEND or self.shut[1 - side] & Shutdown.RCV)
 
     def all_stalls(self) -> tuple[Stall, ...]:
         """The stalls by their start, those that never ended included."""
@@ -419,6 +426,7 @@ class Setup(NamedTuple):
     max_packet: int = MAX_PAYLOAD
     start: tuple[int, int] | None = None
     answer: Literal["accept", "refuse", "ignore"] = "accept"
+    capped: tuple[bool, bool] = (False, False)  # limited by its own buffer too: newer Linux
 
 
 Kind = Literal["write", "record", "read", "buffer", "ask", "shutdown", "close", "abort", "wait"]
@@ -447,7 +455,7 @@ class Connection:
     def __init__(self, sim: "Simulator", setup: Setup) -> None:
         self.sim = sim
         self.setup = setup
-        self.peers = (Peer(setup.buffers[0]), Peer(setup.buffers[1]))
+        self.peers = tuple(map(Peer, setup.buffers, setup.capped))
         self.view = View((_Told(), _Told()))
         self.under_way = 0
         self._free_at = [0, 0]  # when the link can take the next packet of each side

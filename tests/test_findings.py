@@ -47,6 +47,34 @@ SEQPACKET: Final = """
     +1ms   3:1 < host:2 RESPONSE buf=100000 type=SEQPACKET
 """
 FULL: Final = OPEN + "+1ms 3:1 > host:2 RW 50000 buf=100000\n" * 2
+AT_OWN: Final = (
+    OPEN.replace("REQUEST  buf=100000", "REQUEST  buf=70000")
+    + "+1ms 3:1 > host:2 RW 35000 buf=70000\n" * 2
+)
+ASKED: Final = OPEN + "+1ms 3:1 > host:2 RW 9 buf=100000\n"
+
+
+def dropped(last: int) -> str:
+    """A large packet that is never consumed, and small ones of which the last is or not."""
+    text = OPEN + "+1ms 3:1 > host:2 RW 50000 buf=100000\n"
+    for number in range(1, 5):
+        fwd = 10 * number if number < 4 else last
+        text += "+1ms 3:1 > host:2 RW 10 buf=100000\n"
+        text += f"+1ms 3:1 < host:2 CREDIT_UPDATE buf=100000 fwd={fwd}\n"
+    return text
+
+
+def cut_answer(others: int) -> str:
+    """A request that shuts down both directions, and so many that are answered."""
+    text = ""
+    for port in range(1, others + 2):
+        text += (OPEN + "+1ms 3:1 > host:2 RW 9 buf=100000\n").replace("3:1 ", f"3:{port} ")
+        if port <= others:
+            text += f"+1ms 3:{port} < host:2 RW 5 buf=100000 fwd=9\n"
+    text = text.replace("    0.000", "+1ms", others + 1).replace("+1ms", "0", 1)
+    return text + f"+1ms 3:{others + 1} > host:2 SHUTDOWN buf=100000\n"
+
+
 BOTH_FULL: Final = FULL + "+1ms 3:1 < host:2 RW 50000 buf=100000\n" * 2
 SMALL_WRITES: Final = OPEN + "+1ms 3:1 > host:2 RW 1 buf=100000\n" * 173  # 576 bytes each fit
 LAST: Final = " buf=100000\n"
@@ -137,7 +165,8 @@ PAIRS: Final = {
         "0 0:1 > host:2 REQUEST", "0 3:1 > host:2 REQUEST\n0 3:1 > 0:10016 REQUEST"
     ),
     "vsock.address.unrouted": Pair(
-        "0 5:1 > 4:2 REQUEST",
+        "0 5:1 > host:2 REQUEST\n+1ms 5:1 < host:2 RESPONSE\n+1ms 5:2 > 4:2 REQUEST\n"
+        "+3s 5:3 > host:2 REQUEST",
         """
         0    local:2 > 3:1 REQUEST
         +1ms local:2 < 3:1 RST nosock
@@ -181,7 +210,33 @@ PAIRS: Final = {
         "0 3:1 > host:2 REQUEST\n+1ms 3:1 > host:2 RST nosock",
     ),
     "vsock.connect.still_open": Pair(
-        OPEN + "1 3:1 > host:2 REQUEST", CLOSED + "1 3:1 > host:2 REQUEST"
+        OPEN + "1 3:1 > host:2 REQUEST\n+3s 4:1 > host:2 REQUEST",
+        OPEN + "1 3:1 > host:2 REQUEST\n+1ms 3:1 < host:2 RESPONSE\n+3s 4:1 > host:2 REQUEST",
+    ),
+    "vsock.connect.reopened": Pair(
+        OPEN + "1 3:1 > host:2 REQUEST\n+1ms 3:1 < host:2 RESPONSE",
+        CLOSED + "1 3:1 > host:2 REQUEST\n+1ms 3:1 < host:2 RESPONSE",
+    ),
+    "vsock.connect.restarted": Pair(
+        OPEN + "1 3:1 > host:2 REQUEST\n+1ms 3:1 < host:2 RST nosock",
+        CLOSED + "1 3:1 > host:2 REQUEST\n+1ms 3:1 < host:2 RST nosock",
+    ),
+    "vsock.connect.two_answers": Pair(
+        "0 3:1 > host:2 REQUEST\n+1ms 3:1 < host:2 RST nosock\n+1ms 3:1 < host:2 RESPONSE",
+        "0 3:1 > host:2 REQUEST\n+1ms 3:1 < host:2 RST nosock\n+1ms 3:1 > host:2 REQUEST\n"
+        "+1ms 3:1 < host:2 RESPONSE",
+    ),
+    "vsock.connect.unseen": Pair(
+        OPEN + "2 3:1 > host:2 RST buf=100000",
+        OPEN + "+1ms 3:1 > host:2 CREDIT_UPDATE buf=100000\n2 3:1 > host:2 RST buf=100000",
+    ),
+    "vsock.connect.old_counters": Pair(
+        OPEN
+        + "+1ms 3:1 > host:2 RW 9 buf=100000\n+1ms 3:1 < host:2 CREDIT_UPDATE buf=100000 fwd=9\n"
+        "1 3:1 > host:2 REQUEST buf=100000\n+1ms 3:1 < host:2 RESPONSE buf=100000 fwd=9",
+        OPEN
+        + "+1ms 3:1 > host:2 RW 9 buf=100000\n+1ms 3:1 < host:2 CREDIT_UPDATE buf=100000 fwd=9\n"
+        "1 3:1 > host:2 REQUEST buf=100000\n+1ms 3:1 < host:2 RESPONSE buf=100000",
     ),
     "vsock.connect.reused": Pair(
         OPEN + "1 3:1 > host:2 SHUTDOWN\n2 3:1 > host:2 REQUEST",
@@ -199,6 +254,10 @@ PAIRS: Final = {
     "vsock.connection.unknown": Pair(
         "0 3:1 > host:2 RW 5\n+1ms 3:1 < host:2 RST nosock",
         "0 3:1 > host:2 SHUTDOWN\n+1ms 3:1 < host:2 RST nosock",
+    ),
+    "vsock.connection.rst_storm": Pair(
+        "0 3:1 > host:2 REQUEST\n" + repeated("3:1 < host:2 RST nosock", 17),
+        "0 3:1 > host:2 REQUEST\n" + repeated("3:1 < host:2 RST nosock", 16),
     ),
     "vsock.connection.rst_for_rst": Pair(
         OPEN + "1 3:1 > host:2 RST\n+1ms 3:1 < host:2 RST nosock",
@@ -229,6 +288,17 @@ PAIRS: Final = {
         OPEN + "1 3:1 > host:2 SHUTDOWN flags=SEND\n31.000000001 3:1 < host:2 RW 1",
         OPEN + "1 3:1 > host:2 SHUTDOWN flags=SEND\n31.000000000 3:1 < host:2 RW 1",
     ),
+    "vsock.close.hole": Pair(dropped(40), dropped(41)),
+    "vsock.close.request_dropped": Pair(
+        ASKED + "1 3:1 < host:2 SHUTDOWN flags=RCV buf=100000 fwd=9",
+        ASKED + "1 3:1 < host:2 SHUTDOWN buf=100000 fwd=9",
+    ),
+    "vsock.close.answer_lost": Pair(
+        ASKED + "+1ms 3:1 > host:2 SHUTDOWN buf=100000\n1 3:1 < host:2 RW 5 buf=100000 fwd=9",
+        ASKED + "+1ms 3:1 > host:2 SHUTDOWN flags=SEND buf=100000\n"
+        "1 3:1 < host:2 RW 5 buf=100000 fwd=9",
+    ),
+    "vsock.close.answer_cut": Pair(cut_answer(3), cut_answer(2)),
     "vsock.close.bytes_lost": Pair(
         OPEN + "1 3:1 > host:2 RW 9\n2 3:1 < host:2 SHUTDOWN fwd=8\n+1ms 3:1 > host:2 RST",
         OPEN + "1 3:1 > host:2 RW 9\n2 3:1 < host:2 SHUTDOWN fwd=9\n+1ms 3:1 > host:2 RST",
@@ -291,10 +361,26 @@ PAIRS: Final = {
         SMALL_WRITES + "+1ms 3:1 < host:2 RST buf=100000",
     ),
     "vsock.credit.own_buffer": Pair(
+        AT_OWN + "1 3:1 < host:2 CREDIT_UPDATE buf=100000 fwd=70000\n"
+        "+1ms 3:1 > host:2 RW 1 buf=70000",
+        AT_OWN + "1 3:1 < host:2 CREDIT_UPDATE buf=100000 fwd=70000\n"
+        "+101ms 3:1 > host:2 RW 1 buf=70000",
+    ),
+    "vsock.credit.receiver_limits": Pair(AT_OWN + "1 3:1 > host:2 RW 1 buf=70000", FULL),
+    "vsock.credit.shared_fwd": Pair(
         OPEN
-        + "+1ms 3:1 > host:2 CREDIT_UPDATE buf=70000\n+1ms 3:1 > host:2 RW 35000 buf=70000\n"
-        + "+1ms 3:1 > host:2 RW 35000 buf=70000",
-        FULL,
+        + "+1ms 3:1 > host:2 RW 9 buf=100000\n+1ms 3:1 < host:2 CREDIT_UPDATE buf=100000 fwd=9\n"
+        "1 3:2 > host:2 REQUEST buf=100000\n+1ms 3:2 < host:2 RESPONSE buf=100000 fwd=9",
+        OPEN
+        + "+1ms 3:1 > host:2 RW 9 buf=100000\n+1ms 3:1 < host:2 CREDIT_UPDATE buf=100000 fwd=9\n"
+        "1 3:2 > host:2 REQUEST buf=100000\n+1ms 3:2 < host:2 RESPONSE buf=100000 fwd=8",
+    ),
+    "vsock.credit.grant_ignored": Pair(
+        FULL + "1 3:1 < host:2 CREDIT_REQUEST buf=100000 fwd=100000\n"
+        "3 3:1 < host:2 CREDIT_UPDATE buf=100000 fwd=100000\n+1ms 3:1 > host:2 RW 1 buf=100000",
+        FULL + "1 3:1 < host:2 CREDIT_REQUEST buf=100000 fwd=100000\n"
+        "+1ms 3:1 > host:2 RW 1 buf=100000\n3 3:1 < host:2 CREDIT_UPDATE buf=100000 fwd=100000\n"
+        "+1ms 3:1 > host:2 RW 1 buf=100000",
     ),
     "vsock.credit.small_buffer": Pair(
         "0 3:1 > host:2 REQUEST buf=65535", "0 3:1 > host:2 REQUEST buf=65536"
@@ -361,7 +447,7 @@ def test_there_are_no_pairs_for_nothing() -> None:
 
 SAID: Final = {
     "vsock.credit.overrun": "guest 3:1 sent 1 byte beyond all credit it was ever given; host:2's"
-    " buffer has 100000",
+    " buffer has 100000, unless packets are missing",
     "vsock.close.bytes_lost": "up to 1 byte of guest 3:1 were not read by host:2 when the"
     " connection ended",
     "vsock.connect.unanswered": "host:2 did not answer the REQUEST of guest 3:1 for 2 s, and it"
@@ -369,8 +455,8 @@ SAID: Final = {
     "vsock.connect.late": "host:2 answered after 2 s; connect() gives up after 2 s",
     "vsock.credit.stall": "guest 3:1 could send nothing for 100 ms; 100000 bytes waited for host:2"
     " to read",
-    "vsock.connection.unknown": "guest 3:1 sent 1 packet to host:2, which knows no such connection"
-    " and resets it",
+    "vsock.connection.unknown": "guest 3:1 sent data to host:2, which knows no such connection and"
+    " resets it",
     "vsock.frame.op": "monitor op CONTROL does not belong to virtio op RW",
     "vsock.connection.type_changed": "guest 3:1 sent a packet of type SEQPACKET in a connection of"
     " type STREAM",
@@ -408,7 +494,12 @@ def test_repetitions_are_counted_and_the_worst_is_kept() -> None:
     """10 packets beyond the credit are one case, with the first packet and the most bytes."""
     beyond = repeated("3:1 > host:2 RW 1 buf=100000", 10)
     (case,) = [case for case in collected(FULL + beyond) if case.rule.severity == Severity.ERROR]
-    assert (5, 10, 1, 8) == (case.event.packet, case.times, case.event.a, case.most)
+    assert (5, 10, 1, 10) == (case.event.packet, case.times, case.event.a, case.most)
+    assert Severity.WARN == case.severity
+    proof = "+1ms 3:1 < host:2 CREDIT_UPDATE buf=100000 fwd=9\n"
+    for news, severity in ((proof, Severity.ERROR), (proof.replace("9", "10"), Severity.WARN)):
+        (case,) = [c for c in collected(FULL + beyond + news) if c.rule.name.endswith("overrun")]
+        assert (severity, 10) == (case.severity, case.most)
 
 
 def test_a_flood_gives_few_events() -> None:
@@ -462,11 +553,15 @@ ORDINARY: Final = {
     "vsock.close.reset",
     "vsock.close.unanswered",
     "vsock.close.bytes_lost",
+    "vsock.close.answer_lost",
+    "vsock.close.answer_cut",
+    "vsock.close.request_dropped",
     "vsock.message.cut",
     "vsock.credit.shrunk",
     "vsock.credit.stall",
     "vsock.credit.deadlock",
     "vsock.credit.own_buffer",
+    "vsock.credit.receiver_limits",
     "vsock.credit.small_buffer",
     "vsock.credit.buffer_changed",
 }

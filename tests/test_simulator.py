@@ -39,7 +39,7 @@ from simulator import (
 )
 
 from vsockdump.address import Endpoint
-from vsockdump.wire import HEADERS_SIZE, LINKTYPE_VSOCK, Op, SocketType
+from vsockdump.wire import HEADERS_SIZE, LINKTYPE_VSOCK, Op, Shutdown, SocketType
 
 SEQPACKET = int(SocketType.SEQPACKET)
 WORDS = {
@@ -142,7 +142,7 @@ class Observer:
         if fwd is None or own is None or other is None:
             return None, None
         in_flight = (self.tx[sender] - fwd) % 2**32
-        return in_flight, max(0, min(own, other) - in_flight)
+        return in_flight, max(0, other - in_flight)
 
     def check(self, seen: Seen) -> None:
         """Compare one packet with its truth."""
@@ -161,14 +161,17 @@ class Observer:
 
 def stalls_of(traffic: Traffic, conn: int) -> list[Stall]:
     """The stalls of a connection, read off the free credit of its packets."""
-    truths = [(s.time_ns, s.truth) for s in traffic.seen if s.truth.conn == conn]
+    truths = [(s.time_ns, s.truth, head(s)) for s in traffic.seen if s.truth.conn == conn]
     stalls = []
     for side in (0, 1):
-        start = None
-        for now, truth in truths:
+        start, over = None, False
+        for now, truth, packet in truths:
+            if packet.op == Op.SHUTDOWN:
+                over |= bool(packet.flags & (Shutdown.RCV, Shutdown.SEND)[truth.side == side])
             if truth.side == side and truth.length and truth.free == 0 and start is None:
-                start = now
-            if truth.side != side and truth.granted and start is not None:
+                start = None if over else now
+            told = truth.side != side and truth.granted
+            if start is not None and (told or over):
                 stalls.append(Stall(side, start, now))
                 start = None
         if start is not None:
@@ -284,7 +287,7 @@ def test_credit_is_never_exceeded(script: Play) -> None:
     At the sender's own tap that can be seen; a far tap sees less in flight, never more.
     """
     sim, conn = opened(script.setup)
-    window = min(script.setup.buffers)
+    window = max(script.setup.buffers)  # each sender is held to its receiver's
     for action in script.actions:
         conn.act(action)
         for peer in conn.peers:
@@ -559,9 +562,10 @@ def test_a_window_that_only_shrinks_is_no_stall() -> None:
 
 
 def test_a_sender_is_limited_by_its_own_buffer() -> None:
-    """The smaller of both buffers counts."""
-    traffic = run("0 write 5000", "1", setup=Setup(buffers=(2000, 262144)))
-    assert ["0 RW 2000"] == steps(traffic)[2:]
+    """Where it has the cap the smaller of both buffers counts."""
+    for capped, sent in ((True, 2000), (False, 5000)):
+        setup = Setup(buffers=(2000, 262144), capped=(capped, False))
+        assert [f"0 RW {sent}"] == steps(run("0 write 5000", "1", setup=setup))[2:]
 
 
 def test_updates_are_sent_when_room_is_short_or_nothing_is_left() -> None:

@@ -33,8 +33,9 @@ def test_states_and_events_count_from_0() -> None:
 
 
 def test_the_end_is_final() -> None:
-    """No event leads out of a terminal state, and NOTHING leads nowhere."""
-    assert not TERMINAL & TRANSITIONS.keys()
+    """Only a RESPONSE leads out of an end: behind the RST that refused; NOTHING leads nowhere."""
+    assert {State.REFUSED} == TERMINAL & TRANSITIONS.keys()
+    assert {Event.RESPONSE: State.OPEN} == TRANSITIONS[State.REFUSED]
     assert all(Event.NOTHING not in moves for moves in TRANSITIONS.values())
 
 
@@ -69,6 +70,7 @@ REACH = {
     State.OPEN: _OPEN,
     State.HALF_CLOSED_INITIATOR: f"{_OPEN}{_I}SHUTDOWN flags=SEND\n",
     State.HALF_CLOSED_ACCEPTOR: f"{_OPEN}{_A}SHUTDOWN flags=SEND\n",
+    State.REFUSED: f"{_I}REQUEST\n{_A}RST nosock\n",
     State.CLOSING: _INITIATOR_CLOSED,
 }
 

@@ -38,6 +38,7 @@ from vsockdump.batch import (
     Malformed,
     Rows,
 )
+from vsockdump.track.kinds import Cause, Kind, Limit
 from vsockdump.track.marks import Mark
 from vsockdump.track.store import CONNECTION_DTYPE, EVENT_DTYPE, FLOW_DTYPE, STALL_DTYPE
 from vsockdump.wire import SocketType
@@ -101,7 +102,7 @@ def test_a_connection_seen_from_its_response_on() -> None:
     """RESPONSE alone tells who began, and that nothing was sent before; not both buffers."""
     tracking = check("""
         0.000  host:5000 > 3:1024 RESPONSE          => open  side=1 tx=0 free=- granted=- [mid-stream]
-        +1ms   3:1024 > host:5000 RW 5 buf=100      => open  side=0 tx=5 free=95
+        +1ms   3:1024 > host:5000 RW 5 buf=100      => open  side=0 tx=5 free=262139
     """)
     assert (3, 1024, 2, 5000) == ends(tracking)
 
@@ -532,7 +533,7 @@ def test_a_request_on_an_open_connection() -> None:
     tracking = check(
         OPENED
         + """
-        +1s    3:1024 > host:5000 REQUEST               => connecting  conn=2 [still open]
+        +1s    3:1024 > host:5000 REQUEST               => connecting  conn=2 [addresses in use]
         +1ms   3:1024 < host:5000 RESPONSE              => open        conn=2
         """
     )
@@ -573,9 +574,22 @@ def test_a_response_after_the_end() -> None:
     """Its REQUEST was not seen: a new connection, begun by the other end."""
     check("""
         0.000  3:1 > host:2 REQUEST                     => connecting  conn=1
-        +1ms   3:1 < host:2 RST nosock                  => refused     conn=1 [no socket]
+        +1ms   3:1 < host:2 RESPONSE                    => open        conn=1
+        +1ms   3:1 > host:2 RST                         => reset       conn=1
         +1ms   3:1 < host:2 RESPONSE                    => open        conn=2 side=1 [mid-stream]
     """)
+
+
+def test_a_response_behind_a_refusal() -> None:
+    """It answers the same REQUEST: the RST was a stale one."""
+    tracking = check("""
+        0.000  3:1 > host:2 REQUEST                     => connecting  conn=1
+        +1ms   3:1 < host:2 RST nosock                  => refused     conn=1 [no socket]
+        +1ms   3:1 < host:2 RESPONSE                    => open        conn=1 side=1
+        +1ms   3:1 > host:2 RST nosock                  => reset       conn=1 [no socket]
+    """)
+    assert 3_000_000 == tracking.connection(1)["ended_ns"]
+    assert 0 == tracking.connection(1)["closer"]
 
 
 def test_packets_after_the_end_stay_with_their_connection() -> None:
@@ -594,15 +608,82 @@ def test_packets_after_the_end_stay_with_their_connection() -> None:
 # --- credit ----------------------------------------------------------------------------
 
 
-def test_the_smaller_buffer_limits() -> None:
-    """A sender uses no more than its own buffer, however large the receiver's is."""
+def test_the_receivers_buffer_limits() -> None:
+    """A sender's own buffer says nothing of what it may send."""
     check("""
         0.000  3:1 > host:2 REQUEST buf=1000            => connecting  free=- granted=-
-        +1ms   3:1 < host:2 RESPONSE buf=9000           => open  free=1000 granted=1000
-        +1ms   3:1 > host:2 RW 400 buf=1000             => open  flight=400 free=600
-        +1ms   3:1 < host:2 RW 300 buf=9000             => open  flight=300 free=700 granted=600
-        +1ms   3:1 > host:2 CREDIT_UPDATE buf=5000      => open  free=4600 granted=4700
+        +1ms   3:1 < host:2 RESPONSE buf=9000           => open  free=1000 granted=9000
+        +1ms   3:1 > host:2 RW 400 buf=1000             => open  flight=400 free=8600
+        +1ms   3:1 < host:2 RW 300 buf=9000             => open  flight=300 free=700 granted=8600
+        +1ms   3:1 > host:2 CREDIT_UPDATE buf=5000      => open  free=8600 granted=4700
     """)
+
+
+OWN_BUFFER = """
+    0.000  3:1 > host:2 REQUEST buf=1000            => connecting
+    +1ms   3:1 < host:2 RESPONSE buf=9000           => open  granted=9000
+    +1ms   3:1 > host:2 RW 1000 buf=1000            => open  free=8000
+"""
+
+
+def test_a_sender_that_waits_at_its_own_buffer_is_limited_by_it() -> None:
+    """It stops there and goes on with the news: that was a stall, and from then on it is one."""
+    tracking = check(
+        OWN_BUFFER
+        + """
+        +3s    3:1 < host:2 CREDIT_UPDATE buf=9000 fwd=400  => open  granted=8400
+        +1ms   3:1 > host:2 RW 300 buf=1000             => open  free=100 [stall]
+        +1ms   3:1 > host:2 RW 100 buf=1000             => open  free=0 [credit used up]
+        +1s    3:1 < host:2 CREDIT_UPDATE buf=9000 fwd=500  => open  granted=100 [stall]
+        """
+    )
+    assert [(0, 2, 3002, 4), (0, 3004, 4004, 7)] == stalls(tracking)
+    assert [Cause.OWN_BUFFER] * 2 == tracking.stalls["cause"].tolist()
+    assert Limit.CAPPED == tracking.flow(1, 0)["rule"]
+    assert 0 == tracking.flow(1, 0)["min_own"]
+    assert 8000 == tracking.flow(1, 0)["min_free"]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "+3s 3:1 > host:2 RW 1 buf=1000 => open free=7999",  # no news: it had not waited
+        "+3s 3:1 < host:2 CREDIT_UPDATE buf=9000 fwd=400 => open granted=8400\n"
+        "+1s 3:1 > host:2 RW 1 buf=1000 => open free=8399",  # not at once
+        "+3s 3:1 < host:2 RW 5 buf=9000 fwd=400 => open granted=8400\n"
+        "+1ms 3:1 > host:2 RW 1 buf=1000 => open free=8399",  # an answer may be what it waited for
+        "+3s 3:1 < host:2 RST buf=9000 => reset [bytes lost]",
+    ],
+)
+def test_a_pause_at_the_own_buffer_is_no_stall(after: str) -> None:
+    """Unless it is seen to end with the receiver's news."""
+    tracking = check(OWN_BUFFER + after)
+    assert [] == stalls(tracking)
+    assert 0 == tracking.flow(1, 0)["stalls"]
+    assert Limit.CAPPED != tracking.flow(1, 0)["rule"]
+
+
+def test_waits_are_taken_back_of_a_sender_that_goes_beyond_its_own_buffer() -> None:
+    """It was another reason that it stopped there; also for its other connections."""
+    waited = (
+        OWN_BUFFER
+        + """
+        +3s    3:1 < host:2 CREDIT_UPDATE buf=9000 fwd=1000  => open  granted=9000
+        +1ms   3:1 > host:2 RW 500 buf=1000             => open  free=500 [stall]
+        """
+    )
+    other = """
+        +1s    3:7 > host:2 REQUEST buf=1000            => connecting
+        +1ms   3:7 < host:2 RESPONSE buf=9000           => open  granted=1000
+        +1ms   3:7 > host:2 RW 1001 buf=1000            => open  free=7999
+    """
+    taken_back = check(waited + other)
+    taken_back.store.void_own_stalls()
+    assert [1, 0] == [one.flow(1, 0)["stalls"] for one in (check(waited), taken_back)]
+    beyond = check(waited + "+1ms 3:1 > host:2 RW 501 buf=1000 => open free=7999")
+    assert (0, 0) == (beyond.flow(1, 0)["stalls"], beyond.flow(1, 0)["stalled_ns"])
+    assert Limit.UNCAPPED == beyond.flow(1, 0)["rule"]
+    assert not int(beyond.connection(1)["found_low"]) >> Kind.STALL & 1
 
 
 def test_a_buffer_that_shrinks_and_grows() -> None:
@@ -625,7 +706,7 @@ def test_a_receiver_that_allows_nothing() -> None:
         OPENED
         + """
         +1ms   3:1024 > host:5000 RW 5                      => open   free=262139
-        +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=0 fwd=5 => open   free=0 granted=0  [no buffer]
+        +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=0 fwd=5 => open   free=262144 granted=0  [no buffer]
         +1ms   3:1024 < host:5000 CREDIT_UPDATE fwd=5       => open   granted=262144
         +1ms   3:1024 < host:5000 RST nosock                => reset  granted=262144 [no socket]
         """
@@ -726,27 +807,37 @@ def test_a_stall_ends_with_its_connection() -> None:
     again = check(
         STALLED
         + """
-        +0ms   3:1024 < host:5000 RW 1000 buf=1000      => open  free=0 [credit used up]
-        +5ms   3:1024 > host:5000 REQUEST               => connecting  conn=2 [still open]
+        +5ms   3:1024 > host:5000 REQUEST               => connecting  conn=2 [addresses in use]
         """
     )
-    assert [(0, 3, 8, 6), (1, 3, 8, 6)] == stalls(again)
-    assert [1, 1] == again.stalls["conn"].tolist()
+    assert [(0, 3, 8, 5)] == stalls(again)
+    assert [1] == again.stalls["conn"].tolist()
+
+
+@pytest.mark.parametrize(
+    "last", ["3:1024 > host:5000 SHUTDOWN flags=SEND", "3:1024 < host:5000 SHUTDOWN flags=RCV"]
+)
+def test_a_stall_ends_when_nothing_more_can_be_sent(last: str) -> None:
+    """By the sender's own word or the receiver's; news behind it end nothing."""
+    news = "+1s 3:1024 < host:5000 CREDIT_UPDATE fwd=1000"
+    tracking = check(
+        STALLED + f"+5ms {last} => half-closed-initiator\n{news} => half-closed-initiator"
+    )
+    assert [(0, 3, 8, 5)] == stalls(tracking)
 
 
 def test_a_stall_by_a_smaller_buffer() -> None:
-    """A receiver, or the sender itself, can take the last credit away and give it back."""
+    """A receiver can take the last credit away and give it back; the sender's own is no matter."""
     tracking = check(
         OPENED
         + """
         +1ms   3:1024 > host:5000 RW 900                     => open  free=261244
         +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=900      => open  granted=0
         +1ms   3:1024 < host:5000 CREDIT_UPDATE buf=901      => open  granted=1
-        +1ms   3:1024 > host:5000 CREDIT_UPDATE buf=900      => open  free=0
-        +1ms   3:1024 > host:5000 CREDIT_UPDATE buf=901      => open  free=1
+        +1ms   3:1024 > host:5000 CREDIT_UPDATE buf=900      => open  free=1
         """
     )
-    assert [(0, 3, 4, 5), (0, 5, 6, 7)] == stalls(tracking)
+    assert [(0, 3, 4, 5)] == stalls(tracking)
 
 
 def test_fwd_cnt_ahead_makes_tx_cnt_unknown() -> None:

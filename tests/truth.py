@@ -17,7 +17,7 @@ from tracking import Tracking
 
 from vsockdump.batch import NO_TIME, Known
 from vsockdump.track.states import state_word
-from vsockdump.wire import HEADERS_SIZE, VIRTIO, VSOCKMON, Op
+from vsockdump.wire import HEADERS_SIZE, VIRTIO, VSOCKMON, Op, Shutdown
 
 _ENDED: Final = frozenset({"closed", "reset", "refused", "timed-out"})
 _SWAPPED: Final = {
@@ -152,6 +152,7 @@ class _Flow:
     packets: int = 0
     frame_bytes: int = 0
     since: int = NO_TIME  # begin of the stall it is in
+    over: bool = False  # an end has said that nothing more is sent
     min_free: int = 0xFFFFFFFF
     max_in_flight: int = 0
 
@@ -247,9 +248,14 @@ class Expected:
     def _note_stalls(self, seen: Seen, number: int) -> None:
         """A side waits from the packet after which it has no credit to that with some.
 
-        At the end of the connection it waits no more, and what is free is of no use.
+        When an end says that nothing more goes that way, and at the end of the connection, it
+        waits no more, and what is free is of no use.
         """
         truth = seen.truth
+        if head(seen, "op") == Op.SHUTDOWN:
+            flags = head(seen, "flags")
+            self.flows[truth.side].over |= bool(flags & Shutdown.SEND)
+            self.flows[1 - truth.side].over |= bool(flags & Shutdown.RCV)
         if truth.state not in _ENDED:
             sender = self.flows[truth.side]
             sender.max_in_flight = max(sender.max_in_flight, truth.in_flight or 0)
@@ -257,7 +263,7 @@ class Expected:
             flow = self.flows[side]
             if free is not None and truth.state not in _ENDED:
                 flow.min_free = min(flow.min_free, free)
-            if truth.state in _ENDED or free:
+            if truth.state in _ENDED or free or flow.over:
                 if flow.since != NO_TIME:
                     self.stalls.append(Stall(side, flow.since, seen.time_ns, number))
                 flow.since = NO_TIME

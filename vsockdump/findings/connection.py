@@ -49,8 +49,8 @@ _CONNECT: Final = (
         Severity.ERROR,
         Kind.STILL_OPEN,
         "still open",
-        "REQUEST on addresses whose connection has not ended",
-        "{who} began a connection on the addresses of #{a}, which has not ended",
+        "an unanswered REQUEST on addresses whose connection has not ended",
+        "{who} began a connection on the addresses of #{a}, which has not ended, and has no answer",
         "One end has forgotten the connection: a guest restored from a snapshot, a proxy or"
         " device that was restarted, a lost RST. Linux drops such a REQUEST, and the client"
         " hangs.",
@@ -58,8 +58,69 @@ _CONNECT: Final = (
         _VIRTIO,
     ),
     Rule(
-        "vsock.connect.reused",
+        "vsock.connect.reopened",
+        Severity.NOTE,
+        Kind.REOPENED,
+        "reopened",
+        "a connection accepted on addresses whose connection had not ended",
+        "{who} connected again on the addresses of #{a}; {peer} accepted after {b:time}: both ends"
+        " have forgotten #{a}",
+        "A guest that was restored from a snapshot or rebooted: its connections are dropped by a"
+        " transport reset, which no packet shows, and its ports begin again.",
+        "what #N had not finished",
+        _SOCKET,
+    ),
+    Rule(
+        "vsock.connect.restarted",
         Severity.WARN,
+        Kind.RESTARTED,
+        "ports again",
+        "refused on addresses whose connection had not ended",
+        "{who} used the addresses of #{a} again, which {peer} still holds, and was refused",
+        "A guest that was restored or rebooted counts its ports from where they were; the other end"
+        " has not been told that its connections are gone.",
+        "whether the device resets connections when it is restored",
+        _VIRTIO,
+    ),
+    Rule(
+        "vsock.connect.two_answers",
+        Severity.NOTE,
+        Kind.TWO_ANSWERS,
+        "two answers",
+        "a RESPONSE behind the RST that refused",
+        "{who} accepted {a:time} after an RST had refused the same REQUEST",
+        "A late RST of the connection before on these addresses: a device that answers RST by RST."
+        " The initiator takes the first answer and resets the second.",
+        "the end of the connection before; who sent an RST for an RST",
+        _VIRTIO,
+    ),
+    Rule(
+        "vsock.connect.unseen",
+        Severity.WARN,
+        Kind.UNSEEN,
+        "response unseen",
+        "accepted at once, and reset by the initiator at its timeout without a byte",
+        "{who} reset the connection {a:time} after its REQUEST, without a byte, although {peer} had"
+        " accepted after {b:time}: it has not seen the RESPONSE",
+        "The initiator's receiving queue is dead: a guest restored from a snapshot whose device"
+        " lost its buffers.",
+        "whether anything reaches that end any more",
+        _SOCKET + ": VSOCK_DEFAULT_CONNECT_TIMEOUT",
+    ),
+    Rule(
+        "vsock.connect.old_counters",
+        Severity.WARN,
+        Kind.OLD_COUNTERS,
+        "old counters",
+        "a new connection with the fwd_cnt of the one before on its addresses",
+        "{who} begins with fwd_cnt {a}, that of #{b}: it takes this for the same connection",
+        "A device that still has the old connection, and answers for it.",
+        "what the device does with a REQUEST for a connection that it knows",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.connect.reused",
+        Severity.NOTE,
         Kind.REUSED,
         "reused early",
         "REQUEST on addresses whose connection waits for its last RST",
@@ -110,7 +171,7 @@ _DATA: Final = (
         Kind.UNKNOWN_CONNECTION,
         "unknown to the receiver",
         "data for a connection that its receiver does not know",
-        "{peer} sent {a:packets} to {who}, which knows no such connection and resets it",
+        "{peer} sent data to {who}, which knows no such connection and resets it",
         "One end lost its connections: a guest restored from a snapshot or migrated, a device"
         " that was restarted.",
         "what happened to the end that sent the RST",
@@ -126,6 +187,18 @@ _DATA: Final = (
         "Linux never answers an RST. Two ends that both do, never stop.",
         "the device that sent the second RST",
         _VIRTIO,
+    ),
+    Rule(
+        "vsock.connection.rst_storm",
+        Severity.WARN,
+        Kind.RST_STORM,
+        "rst storm",
+        "many RSTs for one connection",
+        "{who} sent {a} RSTs for one connection",
+        "A loop in the device, which takes its processor and every other connection with it.",
+        "the device that sends them",
+        _VIRTIO,
+        most="largest",
     ),
 )
 
@@ -181,7 +254,7 @@ _CLOSE: Final = (
         Kind.HALF_CLOSED_IDLE,
         "idle half closed",
         "half a connection without a packet for more than 30 s",
-        "one direction is closed and nothing was sent for {a:time}",
+        "nothing more goes from {who} to {peer}, and {peer} has sent nothing for {a:time}",
         "A proxy that does not pass the end of the stream on, or an application that waits for"
         " more.",
         "who should close next: -z conv shows which half is open",
@@ -197,6 +270,56 @@ _CLOSE: Final = (
         "The receiver closed or was killed with data unread; nothing else tells the sender.",
         "the receiver's last reads; -z conv for who closed first",
         _VIRTIO,
+    ),
+    Rule(
+        "vsock.close.hole",
+        Severity.WARN,
+        Kind.HOLE,
+        "dropped by receiver",
+        "bytes that are never consumed while all behind them is",
+        "{peer} has consumed all that {who} sent since, but never the {a:bytes} of packet {b}: they"
+        " were dropped, and their credit with them",
+        "A device that cannot take a packet over several descriptors: guests with Linux 6.17 and"
+        " newer send more than 32 KiB at once so.",
+        "the device's log; the largest packet that it took",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.close.request_dropped",
+        Severity.NOTE,
+        Kind.REQUEST_DROPPED,
+        "unanswered request",
+        "an acceptor that stops receiving while the initiator's last data has no answer",
+        "{who} shut its receiving down {a:time} after {peer}'s last data, without an answer",
+        "The program at the acceptor ended or failed with a request at hand.",
+        "what the acceptor's program did with that request",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.close.answer_lost",
+        Severity.NOTE,
+        Kind.ANSWER_LOST,
+        "answer lost",
+        "an answer to an end that shut down both directions behind its request",
+        "{who} sent {a:bytes} in answer, {b:time} after {peer} had shut its receiving down together"
+        " with the end of its request",
+        "A proxy or device that makes a SHUTDOWN of both directions of the end of a request (a half"
+        " close): the answer is thrown away.",
+        "how the end of the request is passed on: SHUT_WR has to stay one direction",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.close.answer_cut",
+        Severity.NOTE,
+        Kind.ANSWER_CUT,
+        "no answer",
+        "both directions shut down behind a request to an endpoint that answers all others",
+        "{who} shut both directions down {a:time} after its request, and got no answer; {peer}"
+        " answered all others",
+        "A proxy or device that makes a SHUTDOWN of both directions of the end of a request (a half"
+        " close), or an initiator that wants no answer.",
+        "how the end of the request is passed on: SHUT_WR has to stay one direction",
+        _SPEC,
     ),
 )
 

@@ -3,7 +3,8 @@
 from typing import Final
 
 from vsockdump.findings.rule import Rule, Severity
-from vsockdump.track.kinds import Kind
+from vsockdump.track.kinds import Cause, Kind
+from vsockdump.track.limits import HANG_NS
 
 _SPEC: Final = "virtio specification, Socket Device, Buffer Space Management"
 _VIRTIO: Final = "net/vmw_vsock/virtio_transport_common.c"
@@ -16,10 +17,12 @@ _BROKEN: Final = (
         "over credit",
         "more bytes sent than credit was ever given",
         "{who} sent {a:bytes} beyond all credit it was ever given; {peer}'s buffer has {b}",
-        "A sender that ignores buf_alloc and fwd_cnt, or computes them without the wrap at 2^32.",
+        "A sender that ignores buf_alloc and fwd_cnt, or computes them without the wrap at 2^32. Or"
+        " the capture missed news of the receiver: it is proven, and an error, only where the"
+        " receiver's next packet allows less than had been sent.",
         "-z credit; what the receiver does: it may drop the bytes or reset the connection",
         _SPEC,
-        most="bytes",
+        most="largest",
     ),
     Rule(
         "vsock.credit.overrun_reset",
@@ -98,10 +101,18 @@ _SLOW: Final = (
         "stall",
         "no credit for 0.1 s or longer",
         "{who} could send nothing for {a:time}; {b:bytes} waited for {peer} to read",
-        "The reader is slow or stopped reading.",
-        "-z stalls for all of them; the program that reads",
+        "The reader is slow or stopped reading, or its device does not tell that it has read: it"
+        " says so only with data or when it is asked. Or the sender's own buffer limits it.",
+        "-z stalls for all of them and their causes; the program that reads",
         _SPEC,
-        most="time",
+        most="longest",
+        hang_ns=HANG_NS,
+        others={
+            Cause.OWN_BUFFER: "{who} could send nothing for {a:time}: its own buffer was full, with"
+            " {b:bytes} in flight",
+            Cause.UNTOLD: "{who} could send nothing for {a:time}: {peer} had read all {b:bytes} and"
+            " not told so by a CREDIT_UPDATE",
+        },
     ),
     Rule(
         "vsock.credit.deadlock",
@@ -166,9 +177,44 @@ _SLOW: Final = (
         "own buffer",
         "the sender's own buffer limits it, not the receiver's",
         "{who} is limited by its own buffer of {a}, {peer} has one of {b}",
-        "Linux since 2026 sends no more than its own buf_alloc, however large the receiver's.",
+        "Linux since 2026 sends no more than its own buf_alloc, however large the receiver's. Taken"
+        " as such is a sender that stops at exactly that and goes on with the receiver's news.",
         "SO_VM_SOCKETS_BUFFER_SIZE of the sender",
         "Linux commit 8ee784fdf006",
+    ),
+    Rule(
+        "vsock.credit.receiver_limits",
+        Severity.CHAT,
+        Kind.NO_CAP,
+        "receiver limits",
+        "a sender with more in flight than its own buffer: only the receiver's limits it",
+        "{who} has {a:bytes} in flight and a buffer of {b} itself: only {peer}'s limits it",
+        "The specification knows only the receiver's buffer. User-space devices and older Linux"
+        " keep to that; newer Linux counts the sender's own too.",
+        "nothing: free credit is computed by that rule",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.credit.shared_fwd",
+        Severity.WARN,
+        Kind.SHARED_FWD,
+        "shared fwd_cnt",
+        "fwd_cnt goes on where another connection's stood",
+        "fwd_cnt of {who} is {a}, where that of #{b} stood: one counter for several connections",
+        "A device that counts the bytes of all its connections together.",
+        "where the device keeps fwd_cnt: each connection has its own",
+        _SPEC,
+    ),
+    Rule(
+        "vsock.credit.grant_ignored",
+        Severity.WARN,
+        Kind.GRANT_IGNORED,
+        "grant ignored",
+        "credit given in a CREDIT_REQUEST that the sender did not use until told again",
+        "{who} had credit by {peer}'s CREDIT_REQUEST for {a:time} and sent only when told again",
+        "A sender that takes credit from CREDIT_UPDATEs only; every packet has it.",
+        "how the sender handles CREDIT_REQUEST",
+        _SPEC,
     ),
     Rule(
         "vsock.credit.small_buffer",

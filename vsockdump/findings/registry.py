@@ -1,7 +1,7 @@
 """All rules, and what others ask of them: words, severities, names for filters.
 
 Rules for editors: rules stand in the module of their theme; here is only what follows from
-them.  The three marks that are no findings, because every healthy connection has them, have
+them.  The marks that are no findings, because every healthy connection has them, have
 their words here, so that whatever a mark is called is said in this package.  What was found
 in a connection is a set of kinds, as an int: bit n is kind n.
 """
@@ -32,6 +32,7 @@ _REMARKS: Final = {
     Mark.NO_SOCKET: "no socket",
     Mark.LATER_RST: "after the end",
     Mark.ZERO_CREDIT: "credit used up",
+    Mark.OPEN_BEFORE: "addresses in use",
 }
 WORDS: Final = {
     int(mark): _REMARKS.get(mark) or _BY_MARK[int(mark)].word for mark in Mark if mark != Mark.MORE

@@ -7,7 +7,9 @@ with the case's numbers, `what` the same without them, `cause` what usually brin
 each.  A rule that fires on healthy traffic is worse than none.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from vsockdump import wire
@@ -42,16 +44,26 @@ class Rule(NamedTuple):
     cause: str
     look: str
     source: str
-    most: str = ""  # what the largest `a` is, of rules whose cases can get worse
+    most: str = ""  # what the case with the largest `a` is called, of rules that can get worse
+    hang_ns: int = 0  # what still goes on after so long is a warning, 0: never
+    others: Mapping[int, str] = MappingProxyType({})  # messages of other track.kinds.Cause
 
     @property
     def group(self) -> str:
         """The middle of the name: frame, address, connect, connection, close, ..."""
         return self.name.split(".")[1]
 
+    def severity_of(self, event: "Event") -> Severity:
+        """The severity of a case: what may not be so is no error, what goes on may be worse."""
+        if event.open and self.hang_ns and event.a >= self.hang_ns:
+            return max(self.severity, Severity.WARN)
+        return self.severity_with(event.doubt)
+
     def severity_with(self, doubt: int) -> Severity:
-        """The severity of a case of which there is doubt: it is no error."""
-        doubted = doubt & Doubt.ORDER or (doubt & Doubt.MISSING and self.group == "credit")
+        """The severity of what there is doubt of (track.kinds.Doubt)."""
+        doubted = doubt & Doubt.ORDER or (
+            doubt & (Doubt.MISSING | Doubt.SHARED) and self.group == "credit"
+        )
         return min(self.severity, Severity.WARN) if doubted else self.severity
 
 
@@ -67,6 +79,7 @@ class Event(NamedTuple):
     side: int
     open: int = 0
     doubt: int = 0
+    cause: int = 0
 
 
 class _Amount(int):
@@ -104,14 +117,9 @@ def explanation(rule: Rule) -> tuple[tuple[str, str], ...]:
 UNKNOWN_ENDS: Final = ("one end", "the other end")
 
 
-def at_most(rule: Rule, most: int) -> str:
-    """The largest number of a case in words, "" for rules without one."""
-    return format(_Amount(most), rule.most) if rule.most else ""
-
-
 def sentence(rule: Rule, event: Event, ends: tuple[str, str] = UNKNOWN_ENDS) -> str:
     """What happened; `ends` are the names of side 0 and side 1."""
-    text = rule.message.format(
+    text = rule.others.get(event.cause, rule.message).format(
         who=ends[event.side], peer=ends[1 - event.side], a=_Amount(event.a), b=_Amount(event.b)
     )
     return text + (", and it goes on" if event.open else "") + _doubted(event.doubt)
@@ -121,4 +129,6 @@ def _doubted(doubt: int) -> str:
     """What a sentence says behind itself of the doubt in it."""
     if doubt & Doubt.ORDER:
         return "; the connection's packets are out of order (--reorder), and it may not be so"
+    if doubt & Doubt.SHARED:
+        return "; two connections share these addresses"
     return ", unless packets are missing" if doubt & Doubt.MISSING else ""

@@ -88,7 +88,7 @@ def _findings(batch: Batch) -> dict[int, list[str]]:
         for event in events:
             rule = BY_KIND[event.kind]
             text = packet_sentence(batch, row, event)
-            texts.append(f"{rule.severity_with(event.doubt).word} {rule.name}: {text}")
+            texts.append(f"{rule.severity_of(event).word} {rule.name}: {text}")
         if texts:
             found[row] = texts
     return found

@@ -13,7 +13,7 @@ from vsockdump.output.statistics import OfStore, ends, shown, socket_type
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
 from vsockdump.track.kinds import Kind
 from vsockdump.track.marks import Mark
-from vsockdump.track.states import State
+from vsockdump.track.states import TERMINAL, State
 from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.wire import SocketType
 
@@ -32,6 +32,7 @@ _TOTAL_COLUMNS: Final = (
     ColumnSpec("attempts"),
     ColumnSpec("accepted"),
     ColumnSpec("refused"),
+    ColumnSpec("late"),
     ColumnSpec("others"),
     ColumnSpec("success"),
     ColumnSpec("p50"),
@@ -55,13 +56,14 @@ class _Totals:
     """The attempts of an acceptor's endpoint."""
 
     def __init__(self) -> None:
-        self.attempts = self.accepted = self.refused = 0
+        self.attempts = self.accepted = self.refused = self.late = 0
         self.times: list[int] = []
 
     def add(self, attempt: Attempt) -> None:
         self.attempts += 1
         self.accepted += attempt.outcome == "accepted"
         self.refused += attempt.outcome == "refused"
+        self.late += attempt.outcome == "late"
         if attempt.outcome == "accepted" and attempt.after_ns is not None:
             self.times.append(attempt.after_ns)
 
@@ -106,8 +108,15 @@ class Connects(OfStore):
         after = None if timeless or answered == NO_TIME else max(answered - began, 0)
         if connection.state == State.REFUSED:
             return Attempt(connection, "refused", after, _why_refused(connection, accepting))
+        found = found_in(connection)
+        if found >> Kind.TWO_ANSWERS & 1:
+            why = "a RESPONSE followed the RST: the RST was a stale one"
+            return Attempt(connection, "two answers", after, why)
+        if found >> Kind.UNSEEN & 1:
+            why = "accepted, and reset after 2 s without a byte: the RESPONSE was not seen"
+            return Attempt(connection, "unseen", after, why)
         if answered != NO_TIME or (timeless and back.packets):
-            if found_in(connection) >> Kind.LATE_RESPONSE & 1:
+            if found >> Kind.LATE_RESPONSE & 1:
                 given_up = connection.state == State.TIMED_OUT
                 why = "the initiator had given up" if given_up else "taken all the same"
                 return Attempt(connection, "late", after, why)
@@ -123,7 +132,7 @@ class Connects(OfStore):
             why = "tried again" if replaced else "reset by the initiator itself"
             return Attempt(connection, "given up", waited, why)
         waited = max(now - connection.first_ns, 0) if known else None
-        if found_in(connection) & (1 << Kind.STILL_OPEN | 1 << Kind.REUSED):
+        if connection.previous_state and connection.previous_state not in TERMINAL:
             why = "the addresses are those of a connection that had not ended"
             return Attempt(connection, "dropped", waited, why)
         if connection.state == State.TIMED_OUT:
@@ -141,7 +150,9 @@ class Connects(OfStore):
         accepted = sum(total.accepted for total in totals.values())
         title = f"{counted(len(rows), 'connect')}, {accepted} accepted"
         total_rows = [_total_row(end, total, numeric) for end, total in sorted(totals.items())]
-        yield from render(Table(title, _TOTAL_COLUMNS, total_rows), colour)
+        late = sum(total.late for total in totals.values())
+        notes = [f"The times are of what was accepted; {counted(late, 'late answer')} not in them."]
+        yield from render(Table(title, _TOTAL_COLUMNS, total_rows, notes if late else ()), colour)
         if rows:
             yield ""
         yield from render(Table("", _COLUMNS, rows, self._notes()), colour)
@@ -190,6 +201,7 @@ class Connects(OfStore):
                     "attempts": total.attempts,
                     "accepted": total.accepted,
                     "refused": total.refused,
+                    "late": total.late,
                     **dict(zip(names, total.percentiles(), strict=True)),
                 },
             )
@@ -200,20 +212,23 @@ def _why_refused(connection: ConnectionRow, accepting: set[tuple[Endpoint, int]]
     acceptor = ends(connection)[1]
     if connection.type != SocketType.DGRAM and not connection.marks & Mark.NO_SOCKET:
         return "by an RST with credit: a device of its own kind, or a listener that closes"
+    if found_in(connection) >> Kind.RESTARTED & 1:
+        return f"the acceptor still holds #{connection.previous}, of the same addresses"
     if (acceptor, connection.type) in accepting:
-        return "it accepted others: backlog full, or not listening at that time"
+        return "no socket took it; the acceptor accepted others in this capture"
     if any(end == acceptor for end, _type in accepting):
-        return "it accepted others of another type: wrong type"
-    return "nobody listens, backlog full, or wrong type"
+        return "no socket took it; the acceptor accepted others of another type"
+    return "no socket took it, nor any other connect in this capture"
 
 
 def _total_row(end: Endpoint, total: _Totals, numeric: bool) -> tuple[str, ...]:
-    others = total.attempts - total.accepted - total.refused
+    others = total.attempts - total.accepted - total.refused - total.late
     return (
         shown(end, numeric),
         str(total.attempts),
         str(total.accepted),
         str(total.refused),
+        str(total.late),
         str(others),
         f"{100 * total.accepted / total.attempts:.1f} %",
         *map(_span, total.percentiles()),

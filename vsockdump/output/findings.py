@@ -14,7 +14,7 @@ from vsockdump.batch import NO_TIME, Batch
 from vsockdump.columns import Mask
 from vsockdump.findings.collector import Case, Collector, Group
 from vsockdump.findings.overdue import overdue
-from vsockdump.findings.rule import UNKNOWN_ENDS, Severity, at_most, sentence
+from vsockdump.findings.rule import UNKNOWN_ENDS, Severity, sentence
 from vsockdump.output.statistics import SIDES, OfStore, Selection
 from vsockdump.output.tables import counted, json_line, seconds
 from vsockdump.track.tracker import Tracker
@@ -131,7 +131,7 @@ class Overdue:
 
     def lines(self, numeric: bool) -> Iterator[str]:
         """What has come about since the last call, as of the tracker's time."""
-        cases = [Case(event, 1, event.a) for event in overdue(self._tracker)]
+        cases = [Case(event, 1, event) for event in overdue(self._tracker)]
         keys = [(case.event.kind, case.event.conn, case.event.time_ns) for case in cases]
         fresh = [case for case, key in zip(cases, keys, strict=True) if key not in self._told]
         self._told = set(keys)  # those that wait no more are forgotten
@@ -178,14 +178,13 @@ def how_often(group: Group) -> str:
 
 
 def said(case: Case, pairs: Ends, numeric: bool) -> str:
-    """The sentence of a case, with how often and how bad it got."""
+    """The sentence of a case: the worst of it, or the first; which, where there were several."""
     pair = pairs.get(case.event.conn)
     names = UNKNOWN_ENDS
     if pair is not None:
         first, second = (end.numeric() if numeric else str(end) for end in pair)
         names = first, second
-    text = sentence(case.rule, case.event, names)
+    text = sentence(case.rule, case.worst, names)
     if case.times > 1:
-        worse = case.most > case.event.a and at_most(case.rule, case.most)
-        text += f" [{case.times} times{f', at most {worse}' if worse else ''}]"
+        text += f" [{case.times} times, the {case.rule.most or 'first'} of them]"
     return text

@@ -14,6 +14,7 @@ from vsockdump.output.statistics import (
     shown,
 )
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
+from vsockdump.track.kinds import Cause, Limit
 from vsockdump.track.store import ConnectionRow
 from vsockdump.track.tracker import Tracker
 
@@ -30,6 +31,13 @@ _COLUMNS: Final = (
 )
 
 
+_SLOW: Final[dict[int, str]] = {
+    Cause.READER: "reader at {peer}",
+    Cause.OWN_BUFFER: "{who} by its own buffer",
+    Cause.UNTOLD: "{peer}: had read, and not told",
+}
+
+
 class _Stall(NamedTuple):
     """A row of track.store.STALL_DTYPE; `packet` 0: it goes on."""
 
@@ -40,7 +48,7 @@ class _Stall(NamedTuple):
     packet: int
     in_flight: int
     side: int
-    own: int
+    cause: int
 
 
 class Stalls(OfStore):
@@ -64,15 +72,18 @@ class Stalls(OfStore):
         """Each stall with its connection, None where that was forgotten."""
         rows = {row.number: (row, flows) for row, *flows in self._connections()}
         for stall in self._stalls:
-            row, _flows = rows.get(stall.conn, (None, None))
+            row, flows = rows.get(stall.conn, (None, ()))
+            own = stall.cause == Cause.OWN_BUFFER and flows
+            if own and flows[stall.side].rule != Limit.CAPPED:
+                continue  # it has shown since that this was none
             if row is not None or self._selection is None or stall.conn in self._selection:
                 yield stall, row
         for number, (row, flows) in rows.items():
             for side, flow in enumerate(flows):
                 if flow.stalled_since != NO_TIME:
-                    until = self._until(row)
-                    own = int(flow.buf < flows[1 - side].buf)
-                    waiting = flow.stalled_flight, side, own
+                    until = max(self._tracker.as_of_ns, flow.stalled_since)
+                    own = flow.rule == Limit.CAPPED and flow.stalled_flight < flows[1 - side].buf
+                    waiting = flow.stalled_flight, side, Cause.OWN_BUFFER if own else Cause.READER
                     yield (
                         _Stall(number, flow.stalled_since, until, flow.stalled_packet, 0, *waiting),
                         row,
@@ -99,25 +110,26 @@ class Stalls(OfStore):
         return (
             str(stall.conn),
             pair[stall.side],
-            f"reader at {pair[1 - stall.side]}",
+            _SLOW[stall.cause].format(peer=pair[1 - stall.side], who=pair[stall.side]),
             seconds(self._since_first(stall.start_ns)),
             span(stall.end_ns - stall.start_ns) + ("" if stall.packet else " so far"),
             str(stall.in_flight),
             str(stall.first_packet),
             str(stall.packet) if stall.packet else "goes on",
-            "sender's own buffer" if stall.own else "receiver's buffer",
+            "sender's own buffer" if stall.cause == Cause.OWN_BUFFER else "receiver's buffer",
         )
 
     def json_lines(self) -> Iterator[str]:
         """One object a stall."""
         for stall, row in self._all():
             pair = ends(row) if row is not None else None
+            slow = stall.side if stall.cause == Cause.OWN_BUFFER else 1 - stall.side
             yield json_line(
                 self.name,
                 {
                     "conn": stall.conn,
                     "sender": SIDES[stall.side],
-                    "slow": SIDES[1 - stall.side],
+                    "slow": SIDES[slow],
                     "src": pair[stall.side]._asdict() if pair else None,
                     "dst": pair[1 - stall.side]._asdict() if pair else None,
                     "start_ns": stall.start_ns,
@@ -126,6 +138,7 @@ class Stalls(OfStore):
                     "first_packet": stall.first_packet,
                     "last_packet": stall.packet or None,
                     "goes_on": not stall.packet,
-                    "limit": "sender" if stall.own else "receiver",
+                    "limit": "sender" if stall.cause == Cause.OWN_BUFFER else "receiver",
+                    "cause": Cause(stall.cause).name.lower(),
                 },
             )

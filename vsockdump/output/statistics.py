@@ -19,9 +19,11 @@ from vsockdump.batch import NO_TIME, Batch, Rows
 from vsockdump.columns import Mask, has_monitor, timed
 from vsockdump.errors import UsageError
 from vsockdump.findings.overdue import overdue
-from vsockdump.findings.registry import WRONG, found_in, rules_of, words, worst
+from vsockdump.findings.registry import BY_KIND, WRONG, found_in, rules_of, words, worst
+from vsockdump.findings.rule import Event, Severity
 from vsockdump.output.selection import Selection as Selection
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
+from vsockdump.track.kinds import Limit
 from vsockdump.track.states import State, state_word
 from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
@@ -242,6 +244,14 @@ def _least(flow: FlowRow, name: str) -> int | None:
     return getattr(flow, name) if flow.free_seen else None
 
 
+def _least_free(flow: FlowRow) -> int | None:
+    """The least free credit, by the sender's own buffer too where that limits it."""
+    if not flow.free_seen:
+        return None
+    least: int = flow.min_free
+    return min(least, flow.min_own) if flow.rule == Limit.CAPPED else least
+
+
 def _number(value: int | None) -> str:
     return "?" if value is None else str(value)
 
@@ -271,11 +281,6 @@ class OfStore:
     def _duration(self, connection: ConnectionRow) -> int | None:
         """Time from the first to the last packet; None where packets have no times."""
         return None if self._timeless else connection.last_ns - connection.first_ns
-
-    def _until(self, connection: ConnectionRow) -> int:
-        """How long a stall that goes on has lasted so far: to now, or to the last packet."""
-        now = self._tracker.until_ns
-        return connection.last_ns if now is None else now
 
     def _notes(self) -> list[str]:
         """What the table leaves out."""
@@ -321,6 +326,9 @@ _CONV_COLUMNS: Final = (
 )
 
 
+Late = dict[int, list[Event]]
+
+
 class Conversations(OfStore):
     """-z conv: every connection on a line."""
 
@@ -333,24 +341,27 @@ class Conversations(OfStore):
         title = f"{counted(len(rows), 'connection')}; -> initiator to acceptor, <- back"
         yield from render(Table(title, _CONV_COLUMNS, rows, self._notes()), colour)
 
-    def _overdue(self) -> dict[int, int]:
-        """The kinds of what connections wait for in vain, by number."""
-        kinds: dict[int, int] = {}
+    def _overdue(self) -> Late:
+        """What connections wait for in vain, by number."""
+        late: Late = {}
         for event in overdue(self._tracker):
-            kinds[event.conn] = kinds.get(event.conn, 0) | 1 << event.kind
-        return kinds
+            late.setdefault(event.conn, []).append(event)
+        return late
 
     def _row(
         self,
         connection: ConnectionRow,
         forth: FlowRow,
         back: FlowRow,
-        late: dict[int, int],
+        late: Late,
         numeric: bool,
     ) -> tuple[str, ...]:
         initiator, acceptor = ends(connection)
-        last = self._until(connection)
-        found = (found_in(connection) | late.get(connection.number, 0)) & WRONG
+        last = self._tracker.as_of_ns
+        found = found_in(connection) & WRONG
+        for event in late.get(connection.number, ()):
+            if BY_KIND[event.kind].severity_of(event) >= Severity.WARN:
+                found |= 1 << event.kind
         return (
             str(connection.number),
             shown(initiator, numeric),
@@ -369,10 +380,13 @@ class Conversations(OfStore):
         late = self._overdue()
         for connection, *flows in self._connections():
             initiator, acceptor = ends(connection)
-            last = self._until(connection)
+            last = self._tracker.as_of_ns
             closer = connection.closer
-            found = found_in(connection) | late.get(connection.number, 0)
+            found = found_in(connection)
             severity = worst(found, connection.doubt)
+            for event in late.get(connection.number, ()):
+                found |= 1 << event.kind
+                severity = max(severity or Severity.CHAT, BY_KIND[event.kind].severity_of(event))
             yield json_line(
                 self.name,
                 {
@@ -390,9 +404,10 @@ class Conversations(OfStore):
                     "last_packet": connection.last_packet,
                     "packets": [flow.packets for flow in flows],
                     "bytes": [flow.bytes for flow in flows],
-                    "min_free": [_least(flow, "min_free") for flow in flows],
+                    "min_free": [_least_free(flow) for flow in flows],
                     "stalls": [_stalls(flow) for flow in flows],
                     "stalled_ns": [stalled_ns(flow, last) for flow in flows],
+                    "untold": [flow.untold for flow in flows],
                     "marks": words(connection.marks),
                     "findings": [rule.name for rule in rules_of(found)],
                     "worst": severity.word if severity else None,
@@ -403,7 +418,9 @@ class Conversations(OfStore):
 def _sent(flow: FlowRow, until: int) -> tuple[str, ...]:
     """What one side sent: packets, bytes, least free credit, time stalled (-: never)."""
     stalled = seconds(stalled_ns(flow, until)) if _stalls(flow) else "-"
-    return str(flow.packets), str(flow.bytes), _number(_least(flow, "min_free")), stalled
+    if flow.untold:
+        stalled += " untold" if flow.untold == flow.stalls else " partly untold"
+    return str(flow.packets), str(flow.bytes), _number(_least_free(flow)), stalled
 
 
 def _stalls(flow: FlowRow) -> int:
@@ -530,7 +547,7 @@ class Credit(OfStore):
         """(start, end) of the stalls of a direction; one that goes on has lasted so far."""
         stalls = list(self._stalls.get((connection.number, side), ()))
         if flow.stalled_since != NO_TIME:
-            stalls.append((flow.stalled_since, self._until(connection)))
+            stalls.append((flow.stalled_since, self._tracker.as_of_ns))
         return stalls
 
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
@@ -617,7 +634,7 @@ class Credit(OfStore):
                     "bytes": flow.bytes,
                     "buf_alloc": back.buf if back.credit_seen else None,
                     "max_in_flight": _least(flow, "max_in_flight"),
-                    "min_free": _least(flow, "min_free"),
+                    "min_free": _least_free(flow),
                     "updates": updates,
                     "update_spacing_ns": _spacing(back),
                     "stalls": self._stalls_of(connection, side, flow),
@@ -629,12 +646,21 @@ class Credit(OfStore):
 def _totals(flow: FlowRow, back: FlowRow) -> Iterator[str]:
     buffer = _number(back.buf if back.credit_seen else None)
     if flow.credit_seen and back.credit_seen and flow.buf < back.buf:
-        buffer += f" (but the sender's own {flow.buf} limits it)"
+        buffer += f" ({_own(flow)})"
     yield (
         f"  {flow.bytes} bytes, buffer {buffer}, in flight at most"
         f" {_number(_least(flow, 'max_in_flight'))}, free at least"
-        f" {_number(_least(flow, 'min_free'))}"
+        f" {_number(_least_free(flow))}"
     )
+
+
+def _own(flow: FlowRow) -> str:
+    """What a sender's smaller buffer of its own means to it, and how that is known."""
+    if flow.rule == Limit.CAPPED:
+        return f"but the sender's own {flow.buf} limits it: it has waited at that"
+    if flow.rule == Limit.UNCAPPED:
+        return f"alone: more than the sender's own {flow.buf} was in flight"
+    return f"alone, as nothing shows that the sender's own {flow.buf} limits it"
 
 
 def _spacing(back: FlowRow) -> int | None:

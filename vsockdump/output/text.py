@@ -43,7 +43,7 @@ from vsockdump.output.lines import LineColumn, Lines
 from vsockdump.output.rows import Cell, Kind
 from vsockdump.output.said import detail_texts, has_said, line_texts
 from vsockdump.track import kinds
-from vsockdump.track.marks import MARK_OF, Mark
+from vsockdump.track.marks import MARK_OF, REMARKS, Mark
 from vsockdump.track.states import TERMINAL, State, state_word
 
 _DAY_NS: Final = 86_400_000_000_000
@@ -52,13 +52,15 @@ _DETAIL: Final = "\n\t"
 _LATER_RST: Final = int(Mark.LATER_RST)
 _SAID: Final = int(Mark.REFUSED | Mark.RESET)  # the state's word says it
 _NOTES: Final = marks_of_severity(Severity.NOTE)
-SHOWN_MARKS: Final = int(Mark.MIDSTREAM | Mark.NO_SOCKET | Mark.ZERO_CREDIT | _NOTES) & ~_SAID
+SHOWN_MARKS: Final = int(Mark.MIDSTREAM | REMARKS & ~Mark.LATER_RST | _NOTES) & ~_SAID
 _STATE_SHIFT: Final = 56
 assert SHOWN_MARKS < 1 << _STATE_SHIFT
 # What is malformed says so itself.
 _MORE: Final = int(Mark.MORE)
 _EXPLAINED: Final = (WRONG_MARKS | _NOTES | _MORE) & ~int(Mark.MALFORMED | Mark.CUT_HEADERS)
 _RST: Final = int(wire.Op.RST)
+_CREDIT_UPDATE: Final = int(wire.Op.CREDIT_UPDATE)
+_CREDIT_REQUEST: Final = int(wire.Op.CREDIT_REQUEST)
 _REQUEST: Final = int(wire.Op.REQUEST)
 
 _RED: Final = "\033[1;31m"
@@ -312,7 +314,12 @@ def credit_columns() -> list[LineColumn]:
         return free(batch) & (op != _RST) & (op != _REQUEST)
 
     free = is_known(Known.FREE)
-    granted = both(is_known(Known.GRANTED), is_op(wire.Op.CREDIT_UPDATE))
+
+    def grants(batch: Batch) -> Column:
+        op = batch.rows["virtio"]["op"]
+        return (op == _CREDIT_UPDATE) | (op == _CREDIT_REQUEST)
+
+    granted = both(is_known(Known.GRANTED), grants)
     return [
         LineColumn(Cell(Kind.DEC, " grants "), tracked_column("granted"), granted),
         LineColumn(Cell(Kind.DEC, " free "), tracked_column("free"), shows_free),

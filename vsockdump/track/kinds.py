@@ -76,6 +76,19 @@ class Kind(IntEnum):
     INTERLEAVED = 59  # how often fwd_cnt went back
     SHRUNK = 60  # bytes in flight, the new buf_alloc
     DROPPED = 61  # packets that the kernel dropped, packets received; of no packet
+    NO_CAP = 62  # bytes in flight, buf_alloc of the sender
+    REOPENED = 63  # number of the connection that was open, time until the RESPONSE
+    TWO_ANSWERS = 64  # time from the RST to the RESPONSE
+    UNSEEN = 65  # time from the REQUEST to the RST, to the RESPONSE
+    OLD_COUNTERS = 66  # fwd_cnt, number of the connection it is of
+    RESTARTED = 67  # number of the connection before on the addresses, 1: it had ended
+    RST_STORM = 68  # how many
+    SHARED_FWD = 69  # fwd_cnt, number of the other connection
+    GRANT_IGNORED = 70  # time since the CREDIT_REQUEST that gave credit
+    HOLE = 71  # bytes, number of the packet that they were in
+    REQUEST_DROPPED = 72  # time since the request, its bytes
+    ANSWER_LOST = 73  # bytes, time since the SHUTDOWN
+    ANSWER_CUT = 74  # time from the last data to the SHUTDOWN
 
 
 class Doubt(IntFlag):
@@ -83,6 +96,23 @@ class Doubt(IntFlag):
 
     MISSING = 1  # packets may be missing that would explain it
     ORDER = 2  # the connection's packets are not in order of time
+    SHARED = 4  # two connections share the addresses
+
+
+class Cause(IntEnum):
+    """Why a sender waited for credit."""
+
+    READER = 0  # its reader did not read, or nothing tells
+    OWN_BUFFER = 1  # its own buffer is the limit, and full
+    UNTOLD = 2  # its reader had read, but had not said so in time
+
+
+class Limit(IntEnum):
+    """What limits a sender beside its receiver's buffer."""
+
+    UNKNOWN = 0  # nothing seen of a limit of its own; taken as UNCAPPED
+    UNCAPPED = 1  # it sent more than its own buffer
+    CAPPED = 2  # its own buffer too, as in newer Linux: it has waited at exactly that
 
 
 # A connection keeps a bit for each kind in this many words of 64.

@@ -34,7 +34,7 @@ class Mark(IntFlag):
     TYPE_CHANGED = 1 << 13
     NOT_ESTABLISHED = 1 << 14
     AFTER_SHUTDOWN = 1 << 15
-    STILL_OPEN = 1 << 16
+    OPEN_BEFORE = 1 << 16
     OVER_CREDIT = 1 << 17
     FWD_AHEAD = 1 << 18
     FWD_BACK = 1 << 19
@@ -83,8 +83,8 @@ class Mark(IntFlag):
     MORE = 1 << 63  # an event of this packet has no bit: its words are the events'
 
 
-# What every healthy connection has: words in the packet line, but nothing to report.
-REMARKS: Final = Mark.NO_SOCKET | Mark.LATER_RST | Mark.ZERO_CREDIT
+# What healthy connections have: words in the packet line, but nothing to report.
+REMARKS: Final = Mark.NO_SOCKET | Mark.LATER_RST | Mark.ZERO_CREDIT | Mark.OPEN_BEFORE
 
 # The kind of each bit, and the bit of each kind: MORE for those without one.
 KIND_OF: Final = {mark: Kind[mark.name or ""] for mark in Mark if not mark & (REMARKS | Mark.MORE)}

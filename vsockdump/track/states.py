@@ -111,6 +111,7 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
     State.OPEN: _OPEN,
     State.HALF_CLOSED_INITIATOR: _OPEN_ENDS,
     State.HALF_CLOSED_ACCEPTOR: _OPEN_ENDS,
+    State.REFUSED: {Event.RESPONSE: State.OPEN},  # the RST was an old one's
     State.CLOSING: {
         Event.INITIATOR_RST: State.CLOSED,
         Event.ACCEPTOR_RST: State.CLOSED,

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsockdump.batch import NO_TIME
-from vsockdump.track.states import TERMINAL
+from vsockdump.track.kinds import Kind, Limit
+from vsockdump.track.states import LONG_STALL_NS, TERMINAL
 
 DEFAULT_CAP: Final = 1_000_000
 _FIRST_SIZE: Final = 1024
@@ -50,6 +51,9 @@ CONNECTION_DTYPE: Final = np.dtype(
         ("answered_ns", "i8"),  # of the first RESPONSE or refusing RST, or NO_TIME
         ("tap", "u4"),
         ("doubt", "u1"),  # track.kinds.Doubt of what is found in it
+        ("asker", "u1"),  # side that sent the last data, 2: nobody has
+        ("previous", "u8"),  # number of the connection before on these addresses, or 0
+        ("previous_state", "u1"),  # how that ended, or stood
     ],
     align=True,
 )
@@ -95,13 +99,68 @@ FLOW_DTYPE: Final = np.dtype(
         ("stalled_packet", "u8"),  # the one that began the stall
         ("rst_packet", "u8"),  # the RST by which this side ended it after some silence, or 0
         ("message", "i8"),  # bytes of the SEQPACKET message that is under way
-        ("over", "i8"),  # the most bytes beyond the credit
-        ("over_ns", "i8"),  # of the last packet beyond the credit, or NO_TIME
+        ("said_ns", "i8"),  # of this side's last packet, or NO_TIME
+        ("data_ns", "i8"),  # of this side's last data, or NO_TIME
+        ("longest_packet", "u8"),  # the one that began the longest stall
+        ("longest_flight", "u4"),  # bytes that waited then
+        ("untold", "u4"),  # stalls that were the reader's missing CREDIT_UPDATE
+        ("rsts", "u4"),  # sent by this side
+        ("min_own", "u4"),  # least free credit if the sender's own buffer limits it too
+        ("extra", "u4"),  # row of the store's extras, 0: it has none
+        ("peer", "u2"),  # row of the store's peers: the sender's context id
+        ("rule", "u1"),  # track.kinds.Limit
+        ("longest_cause", "u1"),  # track.kinds.Cause
         ("deaf_ns", "i8"),  # of the side's first SHUTDOWN(RCV), or NO_TIME
         ("asked_ns", "i8"),  # of the CREDIT_REQUEST that waits
     ],
     align=True,
 )
+
+# What few flows have, made when the first of it is seen.
+EXTRA_DTYPE: Final = np.dtype(
+    [
+        # A sender that has as much in flight as its own buffer, where that is the smaller one.
+        ("own_since", "i8"),  # NO_TIME: it has not
+        ("own_until", "i8"),  # of the news that made room, NO_TIME: none yet
+        ("own_packet", "u8"),  # the one that filled it
+        ("own_end_packet", "u8"),  # the one with the news
+        ("own_stalled_ns", "i8"),  # what was counted of it as stalls
+        ("own_longest_ns", "i8"),
+        ("own_longest_packet", "u8"),
+        ("own_stalls", "u4"),
+        ("own_flight", "u4"),
+        ("own_talk", "u1"),  # 1: the other end has sent data meanwhile
+        # Bytes beyond the credit.
+        ("over_pending", "u1"),  # 1: the receiver has not spoken since
+        ("over_proven", "u1"),  # 1: what it said then was less than what had been sent
+        ("over", "i8"),  # the most
+        ("over_tx", "i8"),  # bytes sent by then
+        ("over_ns", "i8"),  # of the last packet beyond the credit, or NO_TIME
+        ("grant_ns", "i8"),  # of a CREDIT_REQUEST that ended a stall, or NO_TIME
+        ("grant_again_ns", "i8"),  # of news behind it, or NO_TIME
+        # A packet that the receiver may have dropped: what was sent with nothing else in flight.
+        ("gap_base", "i8"),  # bytes that were lost so before
+        ("gap_end", "i8"),  # bytes sent up to its end
+        ("gap_packet", "u8"),
+        ("gap_len", "u4"),  # 0: there is none
+        ("gap_rounds", "u4"),  # how often all that came behind it was consumed, but not it
+    ],
+    align=True,
+)
+
+# A context id at a place of capture: what one of its connections shows of all of them.
+PEER_DTYPE: Final = np.dtype(
+    [
+        ("cid", "u8"),
+        ("place", "u8"),  # key_place without the type's bit; row 0 is of all without a row
+        ("conn", "u8"),  # whose fwd_cnt the last one is
+        ("fwd", "u4"),
+        ("rule", "u1"),  # track.kinds.Limit
+        ("waits", "u1"),  # of its senders at exactly their own buffers
+    ],
+    align=True,
+)
+PEERS: Final = 4096  # rows; of context ids beyond them nothing is learnt
 
 STALL_DTYPE: Final = np.dtype(
     [
@@ -112,7 +171,7 @@ STALL_DTYPE: Final = np.dtype(
         ("packet", "u8"),  # the one that ended it
         ("in_flight", "u4"),  # bytes that waited for the reader when it began
         ("side", "u1"),  # of the sender that waited
-        ("own", "u1"),  # 1: the sender's own buffer was the limit, not the receiver's
+        ("cause", "u1"),  # track.kinds.Cause
     ],
     align=True,
 )
@@ -128,6 +187,7 @@ EVENT_DTYPE: Final = np.dtype(
         ("side", "u1"),  # whom it is said of
         ("open", "u1"),  # 1: it goes on
         ("doubt", "u1"),  # track.kinds.Doubt
+        ("cause", "u1"),  # track.kinds.Cause, of a stall
     ],
     align=True,
 )
@@ -145,18 +205,25 @@ for _name in (
     "first_update_ns",
     "last_update_ns",
     "closed_ns",
-    "over_ns",
+    "said_ns",
+    "data_ns",
     "deaf_ns",
     "asked_ns",
 ):
     _FRESH_FLOW[_name] = NO_TIME
-_FRESH_FLOW["min_free"] = 0xFFFFFFFF
+_FRESH_FLOW["min_free"] = _FRESH_FLOW["min_own"] = 0xFFFFFFFF
+
+_FRESH_EXTRA: Final = np.zeros((), EXTRA_DTYPE)
+for _name in ("own_since", "own_until", "over_ns", "grant_ns", "grant_again_ns"):
+    _FRESH_EXTRA[_name] = NO_TIME
+_FIRST_EXTRAS: Final = 64
 
 
 class Store:
     """The connections of one tracker, and what was forgotten of them.
 
-    `connections` and `flows` are valid up to `used` and 2 * `used`.
+    `connections` and `flows` are valid up to `used` and 2 * `used`, `extras` from 1 up to
+    `extras_used`.
     """
 
     def __init__(self, cap: int = DEFAULT_CAP) -> None:
@@ -164,7 +231,10 @@ class Store:
         size = min(_FIRST_SIZE, self.cap)
         self.connections = np.zeros(size, CONNECTION_DTYPE)
         self.flows = _fresh_flows(2 * size)
+        self.extras = _fresh_extras(_FIRST_EXTRAS)
+        self.peers = np.zeros(PEERS, PEER_DTYPE)
         self.used = 0
+        self.extras_used = 1
         self.forgotten = 0
         self.forgotten_packets = 0
         self.forgotten_bytes = 0
@@ -183,6 +253,13 @@ class Store:
             for connection, one, other in zip(connections, forth, back, strict=True):
                 yield ConnectionRow(*connection), FlowRow(*one), FlowRow(*other)
 
+    def slots_of(self, numbers: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The slot of each connection by its number, -1 for those that were forgotten."""
+        kept = self.connections["number"][: self.used]  # slots are in the order of numbers
+        slots = np.searchsorted(kept, numbers).astype(np.int64)
+        there = np.append(kept, 0)[slots] == numbers
+        return np.where(there, slots, -1)
+
     def make_room(self) -> NDArray[np.int64] | None:
         """Grow, or at the cap forget some connections.
 
@@ -198,6 +275,42 @@ class Store:
             self.connections, self.flows = connections, flows
             return None
         return self._forget(max(size // _FORGET_SHARE, 1))
+
+    def void_own_stalls(self) -> None:
+        """Take back waits at senders' own buffers where another connection has shown that the
+        context id has no such limit.
+        """
+        own = self.extras["own_stalls"][: self.extras_used]
+        if not own.any():
+            return
+        flows = self.flows[: 2 * self.used]
+        void = own[flows["extra"]] > 0
+        void &= self.peers["rule"][flows["peer"]] == int(Limit.UNCAPPED)
+        for at in np.flatnonzero(void).tolist():
+            extra = self.extras[flows["extra"][at] :][:1]
+            flows["stalls"][at] -= extra["own_stalls"][0]
+            flows["stalled_ns"][at] -= extra["own_stalled_ns"][0]
+            for name in ("own_stalls", "own_stalled_ns", "own_longest_ns"):
+                extra[name] = 0
+            flows["rule"][at] = int(Limit.UNCAPPED)
+            self._forget_own(at // 2)
+
+    def _forget_own(self, slot: int) -> None:
+        """Of a connection, one of whose waits at an own buffer was none: what was found of it."""
+        pair = self.flows[2 * slot : 2 * slot + 2]
+        gone = 0
+        if not (pair["rule"] == int(Limit.CAPPED)).any():
+            gone |= 1 << Kind.OWN_BUFFER
+        longest = np.maximum(pair["longest_stall_ns"], self.extras["own_longest_ns"][pair["extra"]])
+        if (longest < LONG_STALL_NS).all():
+            gone |= 1 << Kind.STALL
+        self.connections["found_low"][slot] &= np.uint64(~gone & 2**64 - 1)
+
+    def more_extras(self) -> None:
+        """Make room for more of them."""
+        extras = _fresh_extras(2 * len(self.extras))
+        extras[: self.extras_used] = self.extras[: self.extras_used]
+        self.extras = extras
 
     def _forget(self, count: int) -> NDArray[np.int64]:
         """Drop `count` connections: ended before living, long silent before fresh."""
@@ -216,7 +329,23 @@ class Store:
         self.flows[: 2 * len(kept)] = flows[kept].reshape(-1)
         self.flows[2 * len(kept) :] = _FRESH_FLOW
         self.used = len(kept)
+        self._keep_extras(self.flows[: 2 * len(kept)]["extra"])
         return moved
+
+    def _keep_extras(self, of_flows: NDArray[np.uint32]) -> None:
+        """Keep the extras of the flows that are left, and only these."""
+        having = np.flatnonzero(of_flows)
+        kept = self.extras[of_flows[having]]
+        of_flows[having] = np.arange(1, 1 + len(having))
+        self.extras[1 : 1 + len(kept)] = kept
+        self.extras[1 + len(kept) :] = _FRESH_EXTRA
+        self.extras_used = 1 + len(kept)
+
+
+def _fresh_extras(size: int) -> NDArray[np.void]:
+    extras = np.empty(size, EXTRA_DTYPE)
+    extras[:] = _FRESH_EXTRA
+    return extras
 
 
 def _fresh_flows(size: int) -> NDArray[np.void]:

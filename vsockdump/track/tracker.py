@@ -45,19 +45,30 @@ from vsockdump.batch import FLAT_DTYPE, TRACKED_DTYPE, Batch, Layers, Malformed
 from vsockdump.batch import NO_TIME as _NO_TIME_PY
 from vsockdump.batch import Known as _Known
 from vsockdump.track.kinds import MOST as _MOST_KINDS
+from vsockdump.track.kinds import Cause as _Cause
+from vsockdump.track.kinds import Doubt as _Doubt
 from vsockdump.track.kinds import Kind as _Kind
+from vsockdump.track.kinds import Limit as _Limit
 from vsockdump.track.limits import (
+    AT_ONCE_NS,
     BACKS,
     EMPTY_RUN,
     FEW_QUEUED,
+    GAP_LEAST,
+    GAP_ROUNDS,
+    GIVEN_UP_NS,
     HUGE_BUFFER,
     MANY_QUEUED,
     OVERHEAD,
     QUIET_RUN,
+    RST_STORM,
     SOON_NS,
     TIME_BACK_NS,
     UNDER_WAY_NS,
     UPDATE_STORM,
+    WAITS_NS,
+    WAITS_PART,
+    WAITS_SEEN,
 )
 from vsockdump.track.marks import KIND_OF, MARK_OF
 from vsockdump.track.marks import Mark as _Mark
@@ -75,7 +86,7 @@ from vsockdump.track.states import (
     State,
     transition_table,
 )
-from vsockdump.track.store import DEFAULT_CAP, EVENT_DTYPE, STALL_DTYPE, Store
+from vsockdump.track.store import DEFAULT_CAP, EVENT_DTYPE, PEERS, STALL_DTYPE, Store
 
 _NO_TIME = cython.declare(cython.longlong, _NO_TIME_PY)
 _MASK32 = cython.declare(cython.longlong, 0xFFFFFFFF)
@@ -98,7 +109,6 @@ _SEND = cython.declare(cython.int, int(wire.Shutdown.SEND))
 _RCV = cython.declare(cython.int, int(wire.Shutdown.RCV))
 _LOCAL = cython.declare(cython.ulonglong, wire.CID_LOCAL)
 _HOST = cython.declare(cython.ulonglong, wire.CID_HOST)
-_PARENT = cython.declare(cython.ulonglong, wire.CID_PARENT)
 _ANY = cython.declare(cython.ulonglong, wire.CID_ANY)
 _HEADER_SIZE = cython.declare(cython.int, wire.VIRTIO.size)
 _NO_INFO = cython.declare(cython.int, int(wire.Transport.NO_INFO))
@@ -150,6 +160,18 @@ _EMPTY_RUN = cython.declare(cython.uint, EMPTY_RUN)
 _QUIET_RUN = cython.declare(cython.uint, QUIET_RUN)
 _STORM = cython.declare(cython.uint, UPDATE_STORM)
 _BACKS = cython.declare(cython.uint, BACKS)
+_RSTS = cython.declare(cython.uint, RST_STORM)
+_WAITS = cython.declare(cython.longlong, WAITS_NS)
+_WAITS_PART = cython.declare(cython.longlong, WAITS_PART)
+_WAITS_SEEN = cython.declare(cython.int, WAITS_SEEN)
+_AT_ONCE = cython.declare(cython.longlong, AT_ONCE_NS)
+_GIVEN_UP_FROM = cython.declare(cython.longlong, GIVEN_UP_NS[0])
+_GIVEN_UP_TO = cython.declare(cython.longlong, GIVEN_UP_NS[1])
+_GAP_LEAST = cython.declare(cython.uint, GAP_LEAST)
+_GAP_ROUNDS = cython.declare(cython.uint, GAP_ROUNDS)
+_PEERS = cython.declare(cython.int, PEERS)
+_PEER_TABLE_SIZE = 4 * PEERS
+_PEER_TABLE = cython.declare(cython.ulonglong, _PEER_TABLE_SIZE)
 _LONGEST = cython.declare(cython.longlong, 2**62)  # no duration is longer; two fit in 64 bits
 
 
@@ -159,6 +181,7 @@ _M_CUT = cython.declare(cython.ulonglong, int(_Mark.CUT))
 _M_NO_SOCKET = cython.declare(cython.ulonglong, int(_Mark.NO_SOCKET))
 _M_LATER_RST = cython.declare(cython.ulonglong, int(_Mark.LATER_RST))
 _M_ZERO_CREDIT = cython.declare(cython.ulonglong, int(_Mark.ZERO_CREDIT))
+_M_OPEN_BEFORE = cython.declare(cython.ulonglong, int(_Mark.OPEN_BEFORE))
 _M_ADDRESSES = cython.declare(cython.ulonglong, int(_Mark.ADDRESS_MISMATCH))
 _M_OVER_CREDIT = cython.declare(cython.ulonglong, int(_Mark.OVER_CREDIT))
 _M_WIDE_CID = cython.declare(cython.ulonglong, int(_Mark.WIDE_CID))
@@ -189,7 +212,6 @@ _F_UNKNOWN_TYPE = cython.declare(cython.int, int(_Kind.UNKNOWN_TYPE))
 _F_CONTROL_PAYLOAD = cython.declare(cython.int, int(_Kind.CONTROL_PAYLOAD))
 _F_TYPE_CHANGED = cython.declare(cython.int, int(_Kind.TYPE_CHANGED))
 _F_NOT_ESTABLISHED = cython.declare(cython.int, int(_Kind.NOT_ESTABLISHED))
-_F_UNROUTED = cython.declare(cython.int, int(_Kind.UNROUTED))
 _F_AFTER_SHUTDOWN = cython.declare(cython.int, int(_Kind.AFTER_SHUTDOWN))
 _F_STILL_OPEN = cython.declare(cython.int, int(_Kind.STILL_OPEN))
 _F_OVER_CREDIT = cython.declare(cython.int, int(_Kind.OVER_CREDIT))
@@ -236,6 +258,27 @@ _F_BUFFER_CHANGED = cython.declare(cython.int, int(_Kind.BUFFER_CHANGED))
 _F_INTERLEAVED = cython.declare(cython.int, int(_Kind.INTERLEAVED))
 _F_SHRUNK = cython.declare(cython.int, int(_Kind.SHRUNK))
 
+_F_NO_CAP = cython.declare(cython.int, int(_Kind.NO_CAP))
+_F_REOPENED = cython.declare(cython.int, int(_Kind.REOPENED))
+_F_TWO_ANSWERS = cython.declare(cython.int, int(_Kind.TWO_ANSWERS))
+_F_UNSEEN = cython.declare(cython.int, int(_Kind.UNSEEN))
+_F_OLD_COUNTERS = cython.declare(cython.int, int(_Kind.OLD_COUNTERS))
+_F_RESTARTED = cython.declare(cython.int, int(_Kind.RESTARTED))
+_F_RST_STORM = cython.declare(cython.int, int(_Kind.RST_STORM))
+_F_SHARED_FWD = cython.declare(cython.int, int(_Kind.SHARED_FWD))
+_F_GRANT_IGNORED = cython.declare(cython.int, int(_Kind.GRANT_IGNORED))
+_F_HOLE = cython.declare(cython.int, int(_Kind.HOLE))
+_F_REQUEST_DROPPED = cython.declare(cython.int, int(_Kind.REQUEST_DROPPED))
+_F_ANSWER_LOST = cython.declare(cython.int, int(_Kind.ANSWER_LOST))
+_D_MISSING = cython.declare(cython.uchar, int(_Doubt.MISSING))
+_D_SHARED = cython.declare(cython.uchar, int(_Doubt.SHARED))
+_C_READER = cython.declare(cython.uchar, int(_Cause.READER))
+_C_OWN = cython.declare(cython.uchar, int(_Cause.OWN_BUFFER))
+_C_UNTOLD = cython.declare(cython.uchar, int(_Cause.UNTOLD))
+_L_UNKNOWN = cython.declare(cython.uchar, int(_Limit.UNKNOWN))
+_L_UNCAPPED = cython.declare(cython.uchar, int(_Limit.UNCAPPED))
+_L_CAPPED = cython.declare(cython.uchar, int(_Limit.CAPPED))
+
 _K_TX = cython.declare(cython.uchar, int(_Known.TX_CNT))
 _K_IN_FLIGHT = cython.declare(cython.uchar, int(_Known.IN_FLIGHT))
 _K_FREE = cython.declare(cython.uchar, int(_Known.FREE))
@@ -250,6 +293,7 @@ _VARIANT_B = cython.declare(cython.int, 2)
 _MOST_EVENTS = 1024
 _EVENTS_FULL = cython.declare(cython.Py_ssize_t, _MOST_EVENTS - 128)
 _MOST_BOUND = 16  # arrays of rows that are remembered; a source has fewer
+_MOST_EXTRAS = cython.declare(cython.Py_ssize_t, 2)  # that one packet can make
 _BELOW = cython.declare(cython.int, 1)  # values of `base_set`: a lower bound, both bounds
 _BOTH_WAYS = cython.declare(cython.int, 2)
 _NOBODY = cython.declare(cython.int, 2)  # value of `closer` while neither side has closed
@@ -322,6 +366,9 @@ Connection = cython.struct(
     answered_ns=cython.longlong,
     tap=cython.uint,
     doubt=cython.uchar,
+    asker=cython.uchar,
+    previous=cython.ulonglong,
+    previous_state=cython.uchar,
 )
 Flow = cython.struct(
     tx=cython.longlong,
@@ -363,8 +410,17 @@ Flow = cython.struct(
     stalled_packet=cython.ulonglong,
     rst_packet=cython.ulonglong,
     message=cython.longlong,
-    over=cython.longlong,
-    over_ns=cython.longlong,
+    said_ns=cython.longlong,
+    data_ns=cython.longlong,
+    longest_packet=cython.ulonglong,
+    longest_flight=cython.uint,
+    untold=cython.uint,
+    rsts=cython.uint,
+    min_own=cython.uint,
+    extra=cython.uint,
+    peer=cython.ushort,
+    rule=cython.uchar,
+    longest_cause=cython.uchar,
     deaf_ns=cython.longlong,
     asked_ns=cython.longlong,
 )
@@ -376,7 +432,39 @@ Stall = cython.struct(
     packet=cython.ulonglong,
     in_flight=cython.uint,
     side=cython.uchar,
-    own=cython.uchar,
+    cause=cython.uchar,
+)
+Extra = cython.struct(
+    own_since=cython.longlong,
+    own_until=cython.longlong,
+    own_packet=cython.ulonglong,
+    own_end_packet=cython.ulonglong,
+    own_stalled_ns=cython.longlong,
+    own_longest_ns=cython.longlong,
+    own_longest_packet=cython.ulonglong,
+    own_stalls=cython.uint,
+    own_flight=cython.uint,
+    own_talk=cython.uchar,
+    over_pending=cython.uchar,
+    over_proven=cython.uchar,
+    over=cython.longlong,
+    over_tx=cython.longlong,
+    over_ns=cython.longlong,
+    grant_ns=cython.longlong,
+    grant_again_ns=cython.longlong,
+    gap_base=cython.longlong,
+    gap_end=cython.longlong,
+    gap_packet=cython.ulonglong,
+    gap_len=cython.uint,
+    gap_rounds=cython.uint,
+)
+Peer = cython.struct(
+    cid=cython.ulonglong,
+    place=cython.ulonglong,
+    conn=cython.ulonglong,
+    fwd=cython.uint,
+    rule=cython.uchar,
+    waits=cython.uchar,
 )
 Noted = cython.struct(
     kind=cython.ulonglong,
@@ -388,6 +476,7 @@ Noted = cython.struct(
     side=cython.uchar,
     open=cython.uchar,
     doubt=cython.uchar,
+    cause=cython.uchar,
 )
 Tracked = cython.struct(
     conn=cython.ulonglong,
@@ -451,6 +540,8 @@ class _Core:
     o: Tracked[::1]
     c: Connection[::1]
     f: Flow[::1]
+    x: Extra[::1]
+    n: Peer[::1]
     s: Stall[::1]  # stalls that ended in this batch
     stalls: cython.Py_ssize_t
     e: Noted[::1]  # events since `run` was called
@@ -459,8 +550,11 @@ class _Core:
     line: cython.ulonglong[::1]  # the mark of each kind
     kind_of: cython.uchar[::1]  # the kind of each mark, by the number of its bit
     event_rows: object
-    replaced: cython.ulonglong  # the living connection whose tuple the packet takes, or 0
-    replaced_state: cython.int
+    replaced: cython.ulonglong  # the connection whose tuple the packet takes, or 0
+    replaced_state: cython.int  # as it was
+    replaced_low: cython.longlong  # the last fwd_cnt of its two ends
+    replaced_high: cython.longlong
+    prompted: cython.bint  # the packet answers a CREDIT_REQUEST at once
     packet: cython.ulonglong  # number of the packet at hand
     # hash table of slots + 1, 0 is empty; its size is a power of two
     table: cython.int[::1]
@@ -471,6 +565,10 @@ class _Core:
     k_place: cython.ulonglong
     used: cython.Py_ssize_t
     capacity: cython.Py_ssize_t
+    extras: cython.Py_ssize_t  # rows of extras in use
+    extras_capacity: cython.Py_ssize_t
+    peers: cython.int  # rows of peers in use, row 0 aside
+    peer_table: cython.ushort[::1]  # hash table of them
     taps: cython.uint[::1]
     tap_count: cython.Py_ssize_t
     next_state: cython.uchar[::1]
@@ -490,6 +588,8 @@ class _Core:
         self.clock = _NO_TIME
         self.earliest = self.latest = _NO_TIME
         self.used = 0
+        self.peers = 0
+        self.peer_table = memoryview(np.zeros(_PEER_TABLE_SIZE, "u2"))
         self.stalls = 0
         self.events = 0
         self.alone = memoryview(np.zeros(_MOST_KINDS, "u1"))
@@ -523,6 +623,10 @@ class _Core:
         self.used = store.used
         self.c = _records(store.connections)
         self.f = _records(store.flows)
+        self.extras_capacity = len(store.extras)
+        self.extras = store.extras_used
+        self.x = _records(store.extras)
+        self.n = _records(store.peers)
 
     def bind_taps(self, taps) -> None:
         """The tap of each interface, an array of uint32."""
@@ -598,10 +702,13 @@ class _Core:
         # Without the GIL, so that a reading thread can go on meanwhile.
         with cython.nogil:
             while row < count and self.events <= _EVENTS_FULL:
+                if self.extras + _MOST_EXTRAS > self.extras_capacity:
+                    break
                 if not self._track(self._packet(row), self._tracked(row)):
                     break
                 row += 1
-        return row, self.used, self.stalls, self.events, self.earliest, self.latest
+        used = self.used, self.extras
+        return row, used, self.stalls, self.events, self.earliest, self.latest
 
     def take_events(self, count: cython.Py_ssize_t):
         """A copy of the events of the last run."""
@@ -650,6 +757,48 @@ class _Core:
             return cython.address(self.f[index])
         else:  # not after the if: C has no such type
             return self.f[index]
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _extra(self, f: cython.pointer(Flow)) -> cython.pointer(Extra):
+        """What few flows have; `run` sees to it that there is room."""
+        if f.extra == 0:
+            f.extra = self.extras
+            self.extras += 1
+        if cython.compiled:
+            return cython.address(self.x[f.extra])
+        else:  # not after the if: C has no such type
+            return self.x[f.extra]
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _peer_of(self, cid: cython.ulonglong, place: cython.ulonglong) -> cython.int:
+        """The row of a context id at a place, 0 where there is no room for it."""
+        at: cython.ulonglong = (cid * self.k_low + place * self.k_place & _MASK64) >> 32
+        row: cython.int
+        at &= _PEER_TABLE - 1
+        while self.peer_table[at]:
+            row = self.peer_table[at]
+            if self.n[row].cid == cid and self.n[row].place == place:
+                return row
+            at = (at + 1) & (_PEER_TABLE - 1)
+        if self.peers + 1 >= _PEERS:
+            return 0
+        self.peers += 1
+        self.peer_table[at] = self.peers
+        self.n[self.peers].cid = cid
+        self.n[self.peers].place = place
+        return self.peers
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _is_capped(self, f: cython.pointer(Flow)) -> cython.bint:
+        """Whether the sender of the flow is known to be limited by its own buffer too."""
+        return f.rule == _L_CAPPED and self.n[f.peer].rule != _L_UNCAPPED
 
     @cython.cfunc
     @cython.inline
@@ -723,6 +872,7 @@ class _Core:
         self.e[at].side = side
         self.e[at].open = 0
         self.e[at].doubt = 0
+        self.e[at].cause = 0
         self.events += 1
 
     @cython.cfunc
@@ -836,7 +986,7 @@ class _Core:
         ports = target << 32 | source
         at = self._find(low, high, ports, place)
         slot = self.table[at] - 1
-        if slot < 0 or op == _REQUEST or (op == _RESPONSE and self.terminal[self.c[slot].state]):
+        if slot < 0 or op == _REQUEST or (op == _RESPONSE and self._is_over(slot)):
             if self.used >= self.capacity:
                 return False
             self.replaced = 0
@@ -849,6 +999,8 @@ class _Core:
             self.c[slot].key_high = high
             self.c[slot].key_ports = ports
             self.c[slot].key_place = place
+            self.c[slot].previous = self.replaced
+            self.c[slot].previous_state = self.replaced_state if self.replaced else 0
             self._begin(slot, p, op, kind, is_high)
         c: cython.pointer(Connection) = self._connection(slot)
         side = is_high ^ c.flip
@@ -865,10 +1017,13 @@ class _Core:
         if kind != c.type:
             self._note(c, _F_TYPE_CHANGED, side, c.type, kind)
         self._payload(p, o, c, f, g, side, op)
+        self.prompted = False
         if kind != _DGRAM:
             moved = self._take_credit(p, c, f, g, side, op)
+            if g.extra:
+                self._rare_news(p, slot, c, f, g, side, op)
             if op == _RW:
-                self._judge_sent(c, f, g, side)
+                self._judge_sent(p, slot, c, f, g, side)
             if g.asked:
                 self._answer(c, g, side, op)
         self._lifecycle(p, slot, c, side, op)
@@ -882,11 +1037,20 @@ class _Core:
                 if granted >= 0 and moved:
                     self._note_window(p, slot, c, g, f, granted, g.tx - f.fwd, 1 - side)
                 elif granted < 0 and g.stalled_since != _NO_TIME:  # fwd_cnt ran ahead
-                    self._end_stall(slot, 1 - side, self.now, p.number)
+                    self._end_stall(slot, 1 - side, self.now, p.number, _C_READER)
             if free == 0 and op == _RW:
                 self.marks |= _M_ZERO_CREDIT
         self._write(o, c, f, g, side, free, granted)
         return True
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _is_over(self, slot: cython.Py_ssize_t) -> cython.bint:
+        """Whether a RESPONSE cannot belong to the connection: behind an RST that refuses it can."""
+        state: cython.int = self.c[slot].state
+        return self.terminal[state] and state != _REFUSED
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -894,28 +1058,49 @@ class _Core:
     def _replace(self, slot: cython.Py_ssize_t, packet: cython.ulonglong) -> cython.void:
         """A new connection takes the tuple of this one.
 
-        What that says of the new one is returned in `replaced` and `replaced_state`; what
-        is noticed about the old one here is no mark of the packet.
+        What that says of the new one is returned in `replaced` and what follows it; what is
+        noticed about the old one here is no mark of the packet.
         """
         c: cython.pointer(Connection) = self._connection(slot)
         state: cython.int = c.state
         waited: cython.longlong = _elapsed(self.now, c.first_ns)
         marks: cython.ulonglong = self.marks
+        self.replaced = c.number
+        self.replaced_state = state
+        self.replaced_low = self.f[2 * slot + c.flip].fwd
+        self.replaced_high = self.f[2 * slot + 1 - c.flip].fwd
         if self.terminal[state]:
             return
         if state == _CONNECTING and waited > _CONNECT_TIMEOUT:
             c.state = _TIMED_OUT
             c.ended_ns = c.first_ns + _CONNECT_TIMEOUT
             self._note(c, _F_UNANSWERED, 0, waited, 0)
+            self._dropped_request(c)
         else:
-            if state != _CONNECTING and state != _DATAGRAM:
-                self.replaced = c.number
-                self.replaced_state = state
             c.state = _REPLACED
             c.ended_ns = self.now
-            self._end_stall(slot, 0, self.now, packet)
-            self._end_stall(slot, 1, self.now, packet)
+            self._end_stall(slot, 0, self.now, packet, _C_READER)
+            self._end_stall(slot, 1, self.now, packet, _C_READER)
         self.marks = marks
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _was_open(self, c: cython.pointer(Connection)) -> cython.bint:
+        """Whether the connection before on the same addresses had not ended."""
+        state: cython.int = c.previous_state
+        return not (
+            state == 0 or state == _CONNECTING or state == _DATAGRAM or self.terminal[state]
+        )
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _dropped_request(self, c: cython.pointer(Connection)) -> cython.void:
+        """A REQUEST that nobody answered: Linux drops it where its addresses are still open."""
+        if self._was_open(c) and c.previous_state != _CLOSING:
+            self._event(c, _F_STILL_OPEN, 0, c.previous, 0)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -961,6 +1146,7 @@ class _Core:
         self.c[slot].tap = self._tap(p)
         self.c[slot].type = kind
         self.c[slot].closer = _NOBODY
+        self.c[slot].asker = _NOBODY
         self.c[slot].ended = 0
         self.c[slot].midstream = 0
         if op == _REQUEST:
@@ -973,15 +1159,37 @@ class _Core:
             self.marks |= _M_MIDSTREAM
             if op == _RESPONSE and _elapsed(self.now, self.earliest) > _LATEST_ANSWER:
                 self.marks |= _M_UNASKED_RESPONSE
-        if self.replaced and self.replaced_state == _CLOSING:
-            self._note(self._connection(slot), _F_REUSED, 0, self.replaced, 0)
-        elif self.replaced:
-            self._note(self._connection(slot), _F_STILL_OPEN, 0, self.replaced, 0)
+        if self._was_open(self._connection(slot)):
+            if self.replaced_state == _CLOSING:
+                self._note(self._connection(slot), _F_REUSED, 0, self.replaced, 0)
+            else:
+                self.marks |= _M_OPEN_BEFORE
+        self._begin_flows(slot, p, is_high ^ reverse)
         # At REQUEST and RESPONSE both ends have sent nothing; later that is not known.
         # Datagrams are not counted, and what a port sends to itself has no sides.
         known = known and kind != _DGRAM and not self._to_itself(slot)
         self.f[2 * slot].tx_known = known
         self.f[2 * slot + 1].tx_known = known
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _begin_flows(
+        self, slot: cython.Py_ssize_t, p: cython.pointer(Packet), flip: cython.bint
+    ) -> cython.void:
+        """What is known of the ends from before: by their context ids, by these addresses."""
+        side: cython.int
+        place: cython.ulonglong = self.c[slot].key_place & ~cython.cast(cython.ulonglong, 1)
+        cid: cython.ulonglong
+        for side in range(2):
+            cid = self.c[slot].acceptor_cid if side else self.c[slot].initiator_cid
+            if self.c[slot].key_low == _LOCAL and self.c[slot].key_high == _LOCAL:
+                cid = _LOCAL  # by whatever name: one kernel
+            self.f[2 * slot + side].peer = self._peer_of(cid, place)
+            self.f[2 * slot + side].rule = self.n[self.f[2 * slot + side].peer].rule
+        if self.replaced:  # what it would say if it took the new one for the old one
+            self.f[2 * slot + flip].fwd = self.replaced_low & _MASK32
+            self.f[2 * slot + 1 - flip].fwd = self.replaced_high & _MASK32
 
     @cython.cfunc
     @cython.inline
@@ -1042,10 +1250,6 @@ class _Core:
             self.marks |= _M_RESERVED_CID  # 0 is the hypervisor's, as its guests call it
         elif src > _MASK32 or dst > _MASK32:
             self.marks |= _M_WIDE_CID
-        elif src > _HOST and dst != _HOST and not (dst == _LOCAL and op == _RST):
-            # An enclave and its parent are no two guests, and the hypervisor is none.
-            if dst == _LOCAL or (dst > _HOST and (src == _PARENT) == (dst == _PARENT)):
-                self._note(c, _F_UNROUTED, side, 0, 0)
         if flags == 0 or op == _SHUTDOWN:  # SHUTDOWN is judged with what it does
             return
         if op == _RW:
@@ -1102,6 +1306,7 @@ class _Core:
         f.bytes += size
         f.tx += size
         f.queued += 1
+        f.data_ns = self.now
         if p.virtio_type != _STREAM:
             if p.virtio_type == _SEQPACKET:
                 self._message(p, c, f, g, side)
@@ -1110,8 +1315,29 @@ class _Core:
         if f.shut & _SEND:
             self._note(c, _F_AFTER_SHUTDOWN, side, size, 0)
         elif g.shut & _RCV and not self.terminal[c.state]:
-            if _elapsed(self.now, g.deaf_ns) > _UNDER_WAY:
-                self._note(c, _F_DEAF_PEER, side, size, _elapsed(self.now, g.deaf_ns))
+            self._to_the_deaf(c, f, g, side, size)
+        c.asker = side
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _to_the_deaf(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+        size: cython.longlong,
+    ) -> cython.void:
+        """Data to an end that has said it will receive no more."""
+        since: cython.longlong = _elapsed(self.now, g.deaf_ns)
+        if c.asker == 1 - side and g.data_ns != _NO_TIME and f.bytes == size:
+            # The first answer at all, to what that end sent just before it stopped to receive.
+            if _elapsed(g.deaf_ns, g.data_ns) <= _AT_ONCE:
+                self._note(c, _F_ANSWER_LOST, side, size, since)
+                return
+        if since > _UNDER_WAY:
+            self._note(c, _F_DEAF_PEER, side, size, since)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1209,8 +1435,7 @@ class _Core:
             elif op == _RW and not f.updates:
                 self._consumed_unsaid(c, f, side, step)
         else:
-            f.credit_seen = 1
-            f.fwd = fwd
+            self._first_credit(c, f, g, side, fwd)
             f.limit = fwd + buf
             if op != _RST:
                 self._judge_buffer(c, side, buf, op)
@@ -1218,14 +1443,56 @@ class _Core:
         if buf > f.most_buf:
             f.most_buf = buf
         if g.tx_known and f.fwd > g.tx:
-            self._note(c, _F_FWD_AHEAD, side, f.fwd - g.tx, 0)
-            g.tx_known = 0
-            g.base_set = 0
+            self._ahead(c, f, g, side)
+        if f.peer:
+            self.n[f.peer].fwd = _u32(f.fwd)
+            self.n[f.peer].conn = c.number
         if not g.tx_known:
             self._bound_below(g, f)
         elif g.tx - f.fwd < g.queued:
             g.queued = g.tx - f.fwd  # every packet has a byte
         return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _first_credit(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+        fwd: cython.longlong,
+    ) -> cython.void:
+        """The first fwd_cnt of a side; until then `f.fwd` is that of the connection before."""
+        old: cython.longlong = f.fwd
+        f.credit_seen = 1
+        f.fwd = fwd
+        if g.tx_known and fwd > g.tx and fwd == old and c.previous:
+            self._note(c, _F_OLD_COUNTERS, side, fwd, c.previous)
+            g.tx_known = 0
+            g.base_set = 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _ahead(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+    ) -> cython.void:
+        """More is said to be consumed than was seen to be sent; credit is unknown from here."""
+        other: cython.ulonglong = self.n[f.peer].conn
+        since: cython.longlong = _step(_u32(f.fwd), self.n[f.peer].fwd)
+        # It goes on where the counter of another connection with this context id stood.
+        if f.peer and other and other != c.number and self.n[f.peer].fwd and 0 <= since <= g.bytes:
+            self._note(c, _F_SHARED_FWD, side, _u32(f.fwd), other)
+        else:
+            self._note(c, _F_FWD_AHEAD, side, f.fwd - g.tx, 0)
+        g.tx_known = 0
+        g.base_set = 0
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1241,6 +1508,7 @@ class _Core:
         self._note(c, _F_FWD_BACK, side, back, 0)
         f.backs += 1
         if f.backs == _BACKS:
+            c.doubt |= _D_SHARED
             self._note(c, _F_INTERLEAVED, side, f.backs, 0)
 
     @cython.cfunc
@@ -1291,9 +1559,10 @@ class _Core:
     ) -> cython.void:
         """Data of a side that has never sent a CREDIT_UPDATE says how much it has consumed.
 
-        Linux would have told the sender when less than 64 KiB of the buffer were left.
+        Linux would have told the sender when less than 64 KiB of the buffer were left.  What
+        leaves three quarters of a small buffer free keeps nobody waiting.
         """
-        if step <= 0 or step + _LARGEST <= f.buf:
+        if step <= 0 or step + _LARGEST <= f.buf or 4 * step <= f.buf:
             return
         if f.quiet < _QUIET_RUN:
             f.quiet += 1
@@ -1313,6 +1582,7 @@ class _Core:
         """What `side` says to a CREDIT_REQUEST of its peer: any packet has the counters."""
         waited: cython.longlong = _elapsed(self.now, g.asked_ns)
         g.asked = 0
+        self.prompted = waited <= _AT_ONCE
         if waited > _ANSWER_TIMEOUT and op != _RST:
             self._note(c, _F_UNANSWERED_ASK, side, waited, 0)
 
@@ -1322,6 +1592,8 @@ class _Core:
     @cython.nogil
     def _judge_sent(
         self,
+        p: cython.pointer(Packet),
+        slot: cython.Py_ssize_t,
         c: cython.pointer(Connection),
         f: cython.pointer(Flow),
         g: cython.pointer(Flow),
@@ -1338,6 +1610,12 @@ class _Core:
                 f.base_set = 0
             else:
                 self._over_credit(c, f, g, side)
+        if f.buf < g.buf and f.credit_seen:
+            self._judge_own(slot, c, f, g, side)
+        if p.virtio_len >= _GAP_LEAST and f.tx_known:
+            self._may_be_dropped(p, f, g)
+        if f.extra:
+            self._use_grant(c, f, side)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1349,13 +1627,250 @@ class _Core:
         g: cython.pointer(Flow),
         side: cython.int,
     ) -> cython.void:
-        """More was sent than was ever allowed; an event whenever it has doubled."""
+        """More was sent than was ever seen to be allowed; an event whenever it has doubled.
+
+        News of the receiver may have been missed.  That there was none is proven where its
+        next packet allows less than had been sent by then: see _after_overrun.
+        """
+        x: cython.pointer(Extra) = self._extra(f)
         over: cython.longlong = f.tx - g.limit
         self.marks |= _M_OVER_CREDIT
-        f.over_ns = self.now
-        if over >= 2 * f.over:
-            f.over = over
+        f.stalled_since = _NO_TIME  # it did not wait
+        x.over_ns = self.now
+        x.over_tx = f.tx
+        x.over_pending = 1
+        if not x.over_proven:
+            c.doubt |= _D_MISSING
+        if over >= 2 * x.over:
             self._event(c, _F_OVER_CREDIT, side, over, g.buf)
+            self.e[self.events - 1].doubt = 0 if x.over_proven else _D_MISSING
+        if over > x.over:
+            x.over = over
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _after_overrun(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        x: cython.pointer(Extra),
+        side: cython.int,
+    ) -> cython.void:
+        """The first word of a receiver behind data beyond its credit: what it had allowed."""
+        x.over_pending = 0
+        if f.limit < x.over_tx and not x.over_proven:
+            x.over_proven = 1
+            c.doubt &= ~_D_MISSING
+            self._event(c, _F_OVER_CREDIT, 1 - side, x.over, f.buf)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _judge_own(
+        self,
+        slot: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+    ) -> cython.void:
+        """After data of a sender whose own buffer is the smaller one.
+
+        Newer Linux sends no more than that, others do.  More in flight shows that it has no
+        such limit; that it has stops at exactly that and goes on with the receiver's news.
+        """
+        flight: cython.longlong = f.tx - g.fwd
+        room: cython.longlong = f.buf - flight
+        x: cython.pointer(Extra)
+        if not f.tx_known or f.rule == _L_UNCAPPED:
+            return
+        if room < 0:
+            room = 0
+        if room < f.min_own:
+            f.min_own = room
+        if flight > f.buf:  # which is that of the same header
+            self._uncapped(slot, c, f, side, flight)
+            return
+        if f.rule == _L_CAPPED or not (f.extra or flight == f.buf):
+            return
+        x = self._extra(f)
+        if x.own_until != _NO_TIME:
+            if self._has_waited(x):
+                self._capped(slot, c, f, g, x, side)
+            x.own_since = x.own_until = _NO_TIME
+        if flight == f.buf and f.rule == _L_UNKNOWN and x.own_since == _NO_TIME:
+            x.own_since = self.now
+            x.own_packet = self.packet
+            x.own_flight = flight
+            x.own_talk = 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _has_waited(self, x: cython.pointer(Extra)) -> cython.bint:
+        """Whether a sender with its own buffer full goes on as if it had waited for the news.
+
+        It may also have waited for an answer, or have had nothing to send.
+        """
+        after: cython.longlong = _elapsed(self.now, x.own_until)
+        waited: cython.longlong = _elapsed(x.own_until, x.own_since)
+        return not x.own_talk and after <= _WAITS and after * _WAITS_PART <= waited
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _uncapped(
+        self,
+        slot: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        side: cython.int,
+        flight: cython.longlong,
+    ) -> cython.void:
+        """The sender is not limited by its own buffer: what was taken for waits was none."""
+        x: cython.pointer(Extra)
+        bit: cython.ulonglong = 1
+        f.rule = _L_UNCAPPED
+        self.n[f.peer].rule = _L_UNCAPPED if f.peer else _L_UNKNOWN
+        if f.extra:
+            x = self._extra(f)
+            x.own_since = x.own_until = _NO_TIME
+            f.stalls -= x.own_stalls
+            f.stalled_ns -= x.own_stalled_ns
+            x.own_stalls = 0
+            x.own_stalled_ns = x.own_longest_ns = 0
+        if self.f[2 * slot + 1 - side].rule != _L_CAPPED:
+            c.found_low &= ~(bit << _F_OWN_BUFFER)
+        if self._longest(slot, 0) < _LONG_STALL and self._longest(slot, 1) < _LONG_STALL:
+            c.found_low &= ~(bit << _F_STALL)
+        self._note(c, _F_NO_CAP, side, flight, f.buf)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _longest(self, slot: cython.Py_ssize_t, side: cython.int) -> cython.longlong:
+        """The longest stall of a side."""
+        f: cython.pointer(Flow) = self._flow(2 * slot + side)
+        longest: cython.longlong = f.longest_stall_ns
+        if f.extra and self.x[f.extra].own_longest_ns > longest:
+            longest = self.x[f.extra].own_longest_ns
+        return longest
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _capped(
+        self,
+        slot: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        x: cython.pointer(Extra),
+        side: cython.int,
+    ) -> cython.void:
+        """The sender waited at exactly its own buffer, which limits it: that was a stall."""
+        f.rule = _L_CAPPED
+        if f.peer and self.n[f.peer].rule == _L_UNKNOWN:
+            self.n[f.peer].waits += 2 if _elapsed(x.own_until, x.own_since) >= _LONG_STALL else 1
+            if self.n[f.peer].waits >= _WAITS_SEEN:
+                self.n[f.peer].rule = _L_CAPPED
+        self._note(c, _F_OWN_BUFFER, side, f.buf, g.buf)
+        f.stalled_since = x.own_since
+        f.stalled_packet = x.own_packet
+        f.stalled_flight = x.own_flight
+        self._end_stall(slot, side, x.own_until, x.own_end_packet, _C_OWN)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _may_be_dropped(
+        self, p: cython.pointer(Packet), f: cython.pointer(Flow), g: cython.pointer(Flow)
+    ) -> cython.void:
+        """A large packet with nothing else in flight: if it is dropped, that will show."""
+        base: cython.longlong = self.x[f.extra].gap_base if f.extra else 0
+        x: cython.pointer(Extra)
+        if f.tx - p.virtio_len - g.fwd != base:
+            return
+        x = self._extra(f)
+        x.gap_len = p.virtio_len
+        x.gap_end = f.tx
+        x.gap_packet = p.number
+        x.gap_rounds = 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _judge_gap(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        x: cython.pointer(Extra),
+        side: cython.int,
+    ) -> cython.void:
+        """News of the receiver: is all consumed that was sent behind a packet, but never that?
+
+        A stream is read in order, so its bytes were not put into it.
+        """
+        left: cython.longlong = g.tx - f.fwd - x.gap_base
+        if not g.tx_known or left < x.gap_len:
+            x.gap_len = 0
+            return
+        if left > x.gap_len or g.tx == x.gap_end:
+            return
+        x.gap_end = g.tx
+        x.gap_rounds += 1
+        if x.gap_rounds >= _GAP_ROUNDS:
+            self._note(c, _F_HOLE, 1 - side, x.gap_len, x.gap_packet)
+            x.gap_base += x.gap_len
+            x.gap_len = 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _use_grant(
+        self, c: cython.pointer(Connection), f: cython.pointer(Flow), side: cython.int
+    ) -> cython.void:
+        """Data of a sender to which a CREDIT_REQUEST had given credit when it had none."""
+        x: cython.pointer(Extra) = self._extra(f)
+        if x.grant_ns == _NO_TIME:
+            return
+        if _elapsed(self.now, x.grant_ns) > _SOON and x.grant_again_ns != _NO_TIME:
+            if _elapsed(self.now, x.grant_again_ns) <= _AT_ONCE:
+                self._note(c, _F_GRANT_IGNORED, side, _elapsed(self.now, x.grant_ns), 0)
+        x.grant_ns = x.grant_again_ns = _NO_TIME
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _rare_news(
+        self,
+        p: cython.pointer(Packet),
+        slot: cython.Py_ssize_t,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+        op: cython.int,
+    ) -> cython.void:
+        """What the receiver of `g` says, where something rare waits for it."""
+        x: cython.pointer(Extra) = self._extra(g)
+        if op == _RST and p.virtio_buf_alloc == 0:
+            return
+        if x.over_pending:
+            self._after_overrun(c, f, x, side)
+        if x.gap_len:
+            self._judge_gap(c, f, g, x, side)
+        if x.grant_ns != _NO_TIME and op != _CREDIT_REQUEST:
+            x.grant_again_ns = self.now
+        if x.own_since == _NO_TIME:
+            return
+        if op == _RW:
+            x.own_talk = 1
+        if x.own_until == _NO_TIME and g.tx - f.fwd < g.buf:
+            x.own_until = self.now
+            x.own_end_packet = p.number
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1423,7 +1938,8 @@ class _Core:
         following: cython.int
         if state == _HALF_INITIATOR or state == _HALF_ACCEPTOR:
             if _elapsed(self.now, c.last_ns) > _IDLE:
-                self._note(c, _F_HALF_CLOSED_IDLE, side, _elapsed(self.now, c.last_ns), 0)
+                ended: cython.int = 0 if state == _HALF_INITIATOR else 1
+                self._note(c, _F_HALF_CLOSED_IDLE, ended, _elapsed(self.now, c.last_ns), 0)
         if op == _RW or op > _RW:
             event = _EV_DATA if op <= _LAST_OP else _EV_NOTHING
             if state == _CONNECTING:
@@ -1433,11 +1949,10 @@ class _Core:
             if side == 1 or self._to_itself(slot):
                 event = _EV_RESPONSE
                 if state == _CONNECTING:
-                    c.answered_ns = self.now
-                    if _elapsed(self.now, c.first_ns) > _CONNECT_TIMEOUT:
-                        event = _EV_LATE_RESPONSE
-                        self._note(c, _F_LATE_RESPONSE, side, _elapsed(self.now, c.first_ns), 0)
-            if state != _CONNECTING and c.last_packet:
+                    event = self._accepted(c, side)
+                elif state == _REFUSED:
+                    self._accepted_after_all(c, side)
+            if state != _CONNECTING and state != _REFUSED and c.last_packet:
                 self._note(c, _F_UNASKED_RESPONSE, side, 0, 0)
         elif op == _SHUTDOWN:
             event = self._shutdown(p, slot, c, side)
@@ -1450,9 +1965,33 @@ class _Core:
             c.state = following
             if self.terminal[following]:
                 c.ended_ns = self.now if self.now > c.first_ns else c.first_ns
-                self._end_stall(slot, 0, self.now, p.number)
-                self._end_stall(slot, 1, self.now, p.number)
+                self._end_stall(slot, 0, self.now, p.number, _C_READER)
+                self._end_stall(slot, 1, self.now, p.number, _C_READER)
                 self._ended(p, slot, c, side, state)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _accepted(self, c: cython.pointer(Connection), side: cython.int) -> cython.int:
+        """The RESPONSE to a REQUEST: which event it is."""
+        waited: cython.longlong = _elapsed(self.now, c.first_ns)
+        c.answered_ns = self.now
+        if self._was_open(c) and c.previous_state != _CLOSING:
+            self._note(c, _F_REOPENED, 1 - side, c.previous, waited)
+        if waited <= _CONNECT_TIMEOUT:
+            return _EV_RESPONSE
+        self._note(c, _F_LATE_RESPONSE, side, waited, 0)
+        return _EV_LATE_RESPONSE
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _accepted_after_all(self, c: cython.pointer(Connection), side: cython.int) -> cython.void:
+        """A RESPONSE behind the RST that refused: the RST was not the listener's."""
+        self._note(c, _F_TWO_ANSWERS, side, _elapsed(self.now, c.ended_ns), 0)
+        c.answered_ns = self.now
+        c.ended_ns = _NO_TIME
+        c.closer = _NOBODY
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1471,21 +2010,24 @@ class _Core:
         counts: cython.bint
         over: cython.longlong
         if c.state == _REFUSED:
-            c.answered_ns = self.now
+            self._refused(c, side)
+            return
+        if c.state == _RESET and self._is_unseen(c, f, side, before):
             self._note(
                 c,
-                _F_REFUSED,
+                _F_UNSEEN,
                 side,
                 _elapsed(self.now, c.first_ns),
-                1 if self.marks & _M_NO_SOCKET else 0,
+                _elapsed(c.answered_ns, c.first_ns),
             )
-            return
-        if c.state == _RESET:
+        elif c.state == _RESET:
             self._note(c, _F_RESET, side, 0, 0)
+            if before == _CONNECTING and _elapsed(self.now, c.first_ns) > _SOON:
+                self._dropped_request(c)
         elif c.state == _TIMED_OUT and before == _CLOSING:
             self._note(c, _F_CLOSE_TIMEOUT, side, _elapsed(self.now, f.closed_ns), 0)
-        if g.over_ns != _NO_TIME and _elapsed(self.now, g.over_ns) <= _SOON:
-            self._note(c, _F_OVERRUN_RESET, 1 - side, _elapsed(self.now, g.over_ns), 0)
+        if before != _CLOSING and self._gave_up(c, f, g, side):
+            pass
         elif g.tx_known and not f.shut and g.queued >= _MANY_QUEUED and g.tx - f.fwd < f.buf:
             # The first packet for which there is no room, or a few that were under way.
             over = g.queued * _OVERHEAD - f.buf
@@ -1495,8 +2037,59 @@ class _Core:
         self._judge_message(c, g, 1 - side)
         # The reader's last word is its SHUTDOWN(RCV), or its RST if that has its counters.
         counts = p.virtio_buf_alloc != 0 and p.virtio_fwd_cnt == _u32(f.fwd)
-        self._judge_loss(c, f, g, side, (g.shut & _RCV) != 0)
+        # A close that was given up after the timeout ends reading too.
+        given_up: cython.bint = c.state == _TIMED_OUT and before == _CLOSING
+        self._judge_loss(c, f, g, side, (g.shut & _RCV) != 0 or given_up)
         self._judge_loss(c, g, f, 1 - side, (f.shut & _RCV) != 0 or counts)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _refused(self, c: cython.pointer(Connection), side: cython.int) -> cython.void:
+        """A REQUEST was answered by RST; addresses used before may be the reason."""
+        waited: cython.longlong = _elapsed(self.now, c.first_ns)
+        c.answered_ns = self.now
+        self._note(c, _F_REFUSED, side, waited, 1 if self.marks & _M_NO_SOCKET else 0)
+        if self._was_open(c):
+            self._note(c, _F_RESTARTED, 1 - side, c.previous, 0)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _is_unseen(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        side: cython.int,
+        before: cython.int,
+    ) -> cython.bint:
+        """Whether the initiator resets as if no RESPONSE had come: at its timeout, with no word."""
+        waited: cython.longlong = _elapsed(self.now, c.first_ns)
+        if side != 0 or before != _OPEN or f.packets != 1 or c.answered_ns == _NO_TIME:
+            return False
+        if _elapsed(c.answered_ns, c.first_ns) > _SOON:
+            return False
+        return _GIVEN_UP_FROM <= waited <= _GIVEN_UP_TO
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _gave_up(
+        self,
+        c: cython.pointer(Connection),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        side: cython.int,
+    ) -> cython.bint:
+        """An RST soon after data beyond the credit that its sender has not taken."""
+        over_ns: cython.longlong = self.x[g.extra].over_ns if g.extra else _NO_TIME
+        if over_ns == _NO_TIME or _elapsed(self.now, over_ns) > _SOON or f.fwd >= g.tx:
+            return False
+        if not self._had(c, _F_OVERRUN_RESET):
+            self._event(c, _F_OVERRUN_RESET, 1 - side, _elapsed(self.now, over_ns), 0)
+            self.e[self.events - 1].doubt = c.doubt & _D_MISSING
+        self.marks |= self.line[_F_OVERRUN_RESET]
+        return True
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1521,8 +2114,9 @@ class _Core:
         final: cython.bint,
     ) -> cython.void:
         """Bytes of `side` that its reader, whose last word is `final`, has not consumed."""
-        if final and f.tx_known and g.credit_seen and f.tx > g.fwd:
-            self._note(c, _F_BYTES_LOST, side, f.tx - g.fwd, 0)
+        base: cython.longlong = self.x[f.extra].gap_base if f.extra else 0
+        if final and f.tx_known and g.credit_seen and f.tx - base > g.fwd:
+            self._note(c, _F_BYTES_LOST, side, f.tx - base - g.fwd, 0)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1550,8 +2144,12 @@ class _Core:
             self._note(c, _F_SHUTDOWN_FLAGS, side, p.virtio_flags, 0)
         if p.virtio_flags & _RCV and self.f[mine].deaf_ns == _NO_TIME:
             self.f[mine].deaf_ns = self.now
+            if not p.virtio_flags & _SEND:
+                self._drops_request(slot, c, side)
+            self._end_stall(slot, 1 - side, self.now, p.number, _C_READER)
         if p.virtio_flags & _SEND:
             self._judge_message(c, self._flow(mine), side)
+            self._end_stall(slot, side, self.now, p.number, _C_READER)
         self.f[mine].shut = self.f[mine].shut | (p.virtio_flags & (_SEND | _RCV))
         if self.f[mine].shut == _SEND | _RCV and self.f[mine].closed_ns == _NO_TIME:
             self.f[mine].closed_ns = self.now
@@ -1567,6 +2165,39 @@ class _Core:
         if ended == 3:
             return _EV_BOTH_ENDED
         return _EV_INITIATOR_ENDED if ended == 1 else _EV_ACCEPTOR_ENDED
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _drops_request(
+        self, slot: cython.Py_ssize_t, c: cython.pointer(Connection), side: cython.int
+    ) -> cython.void:
+        """An acceptor stops receiving, and that alone, with what was asked last unanswered.
+
+        With the end of its own sending it is an ordinary close: a last request may want none.
+        """
+        f: cython.pointer(Flow) = self._flow(2 * slot)
+        if side == 1 and c.asker == 0 and not f.shut & _SEND:
+            self._note(c, _F_REQUEST_DROPPED, side, _elapsed(self.now, f.data_ns), 0)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _forgot(
+        self, c: cython.pointer(Connection), f: cython.pointer(Flow), g: cython.pointer(Flow)
+    ) -> cython.bint:
+        """Whether an RST of no socket, by the sender of `f`, answers data that nobody waits for.
+
+        In the middle of a capture: where it had not been heard before, or, as devices whose
+        every RST has no credit exist, not for a while and at once behind the data.
+        """
+        if f.shut or g.shut or not g.packets:
+            return False
+        if not f.packets:
+            return c.midstream != 0
+        if c.state != _OPEN or g.data_ns == _NO_TIME or g.said_ns < f.said_ns:
+            return False
+        return _elapsed(self.now, g.data_ns) <= _AT_ONCE and _elapsed(g.data_ns, f.said_ns) > _SOON
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1593,9 +2224,8 @@ class _Core:
         # What is under way when it is sent may be answered by RST as well.
         if _elapsed(self.now, c.last_ns) > _UNDER_WAY:
             self.f[mine].rst_packet = p.number
-        if c.midstream and no_socket and not self.f[mine].packets and not self.f[peer].shut:
-            if self.f[peer].packets:
-                self._note(c, _F_UNKNOWN_CONNECTION, side, self.f[peer].packets, 0)
+        if no_socket and self._forgot(c, self._flow(mine), self._flow(peer)):
+            self._note(c, _F_UNKNOWN_CONNECTION, side, self.f[peer].packets, 0)
         if self.c[slot].closer == _NOBODY:
             self.c[slot].closer = side
         if self._to_itself(slot):
@@ -1629,7 +2259,12 @@ class _Core:
             c.last_ns = self.now
         f.packets += 1
         f.frame_bytes += p.wirelen
-        if op == _CREDIT_UPDATE:
+        f.said_ns = self.now
+        if op == _RST:
+            f.rsts += 1
+            if f.rsts >= _RSTS + g.packets:  # what was under way is answered one by one
+                self._note(c, _F_RST_STORM, side, f.rsts, 0)
+        elif op == _CREDIT_UPDATE:
             if f.first_update_ns == _NO_TIME:
                 f.first_update_ns = self.now
             f.updates += 1
@@ -1650,7 +2285,7 @@ class _Core:
         window: cython.longlong = g.buf
         if not f.tx_known or not g.credit_seen or not f.credit_seen:
             return -1
-        if f.buf < window:
+        if f.buf < window and self._is_capped(f):
             window = f.buf
         window -= f.tx - g.fwd
         return window if window > 0 else 0
@@ -1673,22 +2308,44 @@ class _Core:
         """Keep the smallest free credit of `side`, the sender of `f`, and its stalls.
 
         A sender stalls from the packet that uses its last free byte up to the one that
-        gives it some.
+        gives it some, unless one of them has said that there will be no more data.
         """
+        room: cython.longlong = g.buf - flight  # by the receiver's buffer alone
         f.free_seen = 1
-        if free < f.min_free:
-            f.min_free = free
+        if room < f.min_free:
+            f.min_free = room if room > 0 else 0
         if flight > f.max_in_flight:
             f.max_in_flight = flight if flight < _MASK32 else _MASK32
         if free == 0:
-            if f.stalled_since == _NO_TIME:
+            if f.stalled_since == _NO_TIME and not (f.shut & _SEND or g.shut & _RCV):
                 f.stalled_since = self.now
                 f.stalled_packet = p.number
                 f.stalled_flight = flight if flight < _MASK32 else _MASK32
-                if f.buf < g.buf and flight < g.buf:
-                    self._note(c, _F_OWN_BUFFER, side, f.buf, g.buf)
         elif f.stalled_since != _NO_TIME:
-            self._end_stall(slot, side, self.now, p.number)
+            self._end_stall(slot, side, self.now, p.number, self._cause(p, f, g, flight))
+            if p.virtio_op == _CREDIT_REQUEST:
+                self._extra(f).grant_ns = self.now
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _cause(
+        self,
+        p: cython.pointer(Packet),
+        f: cython.pointer(Flow),
+        g: cython.pointer(Flow),
+        flight: cython.longlong,
+    ) -> cython.int:
+        """Why the sender of `f` waited until this packet.
+
+        All had been read where the news comes only with data, or because it was asked for:
+        when it was read nobody knows, and no CREDIT_UPDATE had said so.
+        """
+        if f.stalled_flight < g.buf and self._is_capped(f):
+            return _C_OWN
+        if flight == 0 and f.stalled_flight and (p.virtio_op == _RW or self.prompted):
+            return _C_UNTOLD
+        return _C_READER
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1696,52 +2353,86 @@ class _Core:
     def _end_stall(
         self,
         slot: cython.Py_ssize_t,
-        side: cython.Py_ssize_t,
+        side: cython.int,
         now: cython.longlong,
         packet: cython.ulonglong,
+        cause: cython.int,
     ) -> cython.void:
         """Close the stall of a side, if it is in one, and report it."""
-        flow: cython.Py_ssize_t = 2 * slot + side
-        since: cython.longlong = self.f[flow].stalled_since
+        f: cython.pointer(Flow) = self._flow(2 * slot + side)
+        g: cython.pointer(Flow) = self._flow(2 * slot + 1 - side)
+        since: cython.longlong = f.stalled_since
         length: cython.longlong
-        peer: cython.Py_ssize_t = 2 * slot + 1 - side
         if since == _NO_TIME:
             return
         length = _elapsed(now, since)
+        if cause == _C_READER and f.stalled_flight < g.buf and self._is_capped(f):
+            cause = _C_OWN
         if length >= _LONG_STALL:
-            self.marks |= _M_STALL
-            # Where it is not the first it is worth an event if it is twice the longest.
-            if length >= 2 * self.f[flow].longest_stall_ns or not self._had(
-                self._connection(slot), _F_STALL
-            ):
-                self._event(
-                    self._connection(slot), _F_STALL, side, length, self.f[flow].stalled_flight
-                )
-            since = max(since, self.f[peer].stalled_since)
-            if (
-                self.f[peer].stalled_since != _NO_TIME
-                and self.terminal[self.c[slot].state]  # nobody had read until then
-                and _elapsed(now, since) >= _DEADLOCK
-                and self.f[flow].stalled_flight
-                and self.f[peer].stalled_flight  # 0: its buffer is 0, and nobody waits
-            ):
-                self._note(self._connection(slot), _F_DEADLOCK, side, _elapsed(now, since), 0)
-            since = self.f[flow].stalled_since
-        self.f[flow].stalled_since = _NO_TIME
-        self.f[flow].stalls += 1
-        if self.f[flow].stalled_ns < _LONGEST:
-            self.f[flow].stalled_ns += length
-        if length > self.f[flow].longest_stall_ns:
-            self.f[flow].longest_stall_ns = length
+            self._judge_stall(slot, side, now, length, cause)
+        f.stalled_since = _NO_TIME
+        f.stalls += 1
+        if f.stalled_ns < _LONGEST:
+            f.stalled_ns += length
+        if cause == _C_OWN:
+            self._count_own(f, length)
+        elif length > f.longest_stall_ns:
+            f.longest_stall_ns = length
+            f.longest_packet = f.stalled_packet
+            f.longest_flight = f.stalled_flight
+            f.longest_cause = cause
+        if cause == _C_UNTOLD:
+            f.untold += 1
         self.s[self.stalls].conn = self.c[slot].number
         self.s[self.stalls].side = side
         self.s[self.stalls].start_ns = since
         self.s[self.stalls].end_ns = since + length
-        self.s[self.stalls].first_packet = self.f[flow].stalled_packet
+        self.s[self.stalls].first_packet = f.stalled_packet
         self.s[self.stalls].packet = packet
-        self.s[self.stalls].in_flight = self.f[flow].stalled_flight
-        self.s[self.stalls].own = self.f[flow].buf < self.f[peer].buf
+        self.s[self.stalls].in_flight = f.stalled_flight
+        self.s[self.stalls].cause = cause
         self.stalls += 1
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _count_own(self, f: cython.pointer(Flow), length: cython.longlong) -> cython.void:
+        """Count a wait at the sender's own buffer apart: it may turn out to be none."""
+        x: cython.pointer(Extra) = self._extra(f)
+        x.own_stalls += 1
+        x.own_stalled_ns += length
+        if length > x.own_longest_ns:
+            x.own_longest_ns = length
+            x.own_longest_packet = f.stalled_packet
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _judge_stall(
+        self,
+        slot: cython.Py_ssize_t,
+        side: cython.int,
+        now: cython.longlong,
+        length: cython.longlong,
+        cause: cython.int,
+    ) -> cython.void:
+        """A long stall that ends; where it is not the first, an event if twice the longest."""
+        c: cython.pointer(Connection) = self._connection(slot)
+        f: cython.pointer(Flow) = self._flow(2 * slot + side)
+        g: cython.pointer(Flow) = self._flow(2 * slot + 1 - side)
+        both: cython.longlong
+        self.marks |= _M_STALL
+        if length >= 2 * self._longest(slot, side) or not self._had(c, _F_STALL):
+            self._event(c, _F_STALL, side, length, f.stalled_flight)
+            self.e[self.events - 1].cause = cause
+        if cause == _C_OWN:
+            self._note(c, _F_OWN_BUFFER, side, f.buf, g.buf)
+        if g.stalled_since == _NO_TIME or not self.terminal[c.state]:
+            return  # somebody has read by then
+        both = _elapsed(now, max(f.stalled_since, g.stalled_since))
+        # 0 in flight: its buffer is 0, and nobody waits.
+        if both >= _DEADLOCK and f.stalled_flight and g.stalled_flight:
+            self._note(c, _F_DEADLOCK, side, both, 0)
 
     @cython.cfunc
     @cython.inline
@@ -1890,7 +2581,8 @@ class Tracker:
     def _judge(self, now_ns: int | None):
         """Let the connects that nobody answered be timed out; their slots as a mask."""
         self.until_ns = now_ns
-        now = self.last_ns if now_ns is None else now_ns
+        self.store.void_own_stalls()
+        now = self.as_of_ns
         live = self.store.connections[: self.store.used]
         timed = live["first_ns"] != _NO_TIME_PY
         late = timed & (live["state"] == int(State.CONNECTING))
@@ -1898,6 +2590,11 @@ class Tracker:
         live["state"][late] = State.TIMED_OUT
         live["ended_ns"][late] = live["first_ns"][late] + CONNECT_TIMEOUT_NS
         return late
+
+    @property
+    def as_of_ns(self) -> int:
+        """The time of all that goes on: the one to judge by, or that of the last packet."""
+        return self.last_ns if self.until_ns is None else self.until_ns
 
     def _bind(self, rows):
         """Let the core look at these rows; the tracked columns that it fills."""
@@ -1922,6 +2619,11 @@ class Tracker:
             if self._event_count > _EVENTS_FULL:
                 row = self._run_from(row, count)
                 continue
+            if self.store.extras_used + _MOST_EXTRAS > len(self.store.extras):
+                self.store.more_extras()
+                self._core.bind_store(self.store)
+                row = self._run_from(row, count)
+                continue
             current = self._core.current()
             moved = self.store.make_room()
             if moved is not None:
@@ -1934,7 +2636,8 @@ class Tracker:
     def _run_from(self, start: int, count: int) -> int:
         """Track rows from `start` on; returns where it stopped."""
         row, used, stalls, events, self.first_ns, self.last_ns = self._core.run(start, count)
-        self.store.used, self._stall_count, self._event_count = used, stalls, events
+        self.store.used, self.store.extras_used = used
+        self._stall_count, self._event_count = stalls, events
         if events:
             self._events.append(self._core.take_events(events))
         return row

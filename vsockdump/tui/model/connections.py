@@ -91,7 +91,7 @@ def overview(capture: Capture) -> Overview:
     """The connections as they are now."""
     with capture.frozen() as tracker:
         store = tracker.store
-        rows, flows = _copied(store, tracker.until_ns)
+        rows, flows = _copied(store, tracker.as_of_ns)
         rows["app"] = capture.protocols_of(rows["number"])
         windows = Windows(*capture.windows.copy(tracker.connections))
         forgotten = store.forgotten
@@ -105,7 +105,7 @@ def overview(capture: Capture) -> Overview:
     return Overview(rows, windows, forgotten)
 
 
-def _copied(store: Store, until: int | None) -> tuple[NDArray[Any], NDArray[Any]]:
+def _copied(store: Store, until: int) -> tuple[NDArray[Any], NDArray[Any]]:
     connections, flows = store.connections[: store.used], store.flows[: 2 * store.used]
     flows = flows.reshape(-1, 2)
     rows = np.zeros(len(connections), OVERVIEW_DTYPE)
@@ -122,15 +122,14 @@ def _copied(store: Store, until: int | None) -> tuple[NDArray[Any], NDArray[Any]
     rows["tight"] = least.argmin(axis=1)
     rows["free"] = least.min(axis=1)
     rows["free"][~(flows["free_seen"] != 0).any(axis=1)] = _UNKNOWN
-    rows["stalled"] = _stalled(connections, flows, until)
+    rows["stalled"] = _stalled(flows, until)
     return rows, flows
 
 
-def _stalled(connections: NDArray[Any], flows: NDArray[Any], until: int | None) -> NDArray[Any]:
-    """Time without credit of both sides, up to now for what goes on."""
-    now = connections["last_ns"] if until is None else np.full(len(connections), until)
+def _stalled(flows: NDArray[Any], until: int) -> NDArray[Any]:
+    """Time without credit of both sides, up to `until` for what goes on."""
     since = flows["stalled_since"]
-    running = np.where(since == NO_TIME, 0, np.maximum(now[:, None] - since, 0))
+    running = np.where(since == NO_TIME, 0, np.maximum(until - since, 0))
     total: NDArray[Any] = (flows["stalled_ns"] + running).sum(axis=1)
     return total
 
