@@ -23,6 +23,7 @@ _BROKEN: Final = (
         "-z credit; what the receiver does: it may drop the bytes or reset the connection",
         _SPEC,
         most="largest",
+        doubtful=True,
     ),
     Rule(
         "vsock.credit.overrun_reset",
@@ -34,6 +35,7 @@ _BROKEN: Final = (
         "The receiver had no room for the data and could only give up.",
         "vsock.credit.overrun of the same connection",
         _VIRTIO,
+        doubtful=True,
     ),
     Rule(
         "vsock.credit.fwd_ahead",

@@ -45,6 +45,7 @@ class Rule(NamedTuple):
     look: str
     source: str
     most: str = ""  # what the case with the largest `a` is called, of rules that can get worse
+    doubtful: bool = False  # cases may be unproven when they are found
     hang_ns: int = 0  # what still goes on after so long is a warning, 0: never
     others: Mapping[int, str] = MappingProxyType({})  # messages of other track.kinds.Cause
 
@@ -125,10 +126,13 @@ def sentence(rule: Rule, event: Event, ends: tuple[str, str] = UNKNOWN_ENDS) -> 
     return text + (", and it goes on" if event.open else "") + _doubted(event.doubt)
 
 
+# What a sentence says behind itself of the doubt in it: the first that there is.
+DOUBTS: Final = {
+    Doubt.ORDER: "; the connection's packets are out of order (--reorder), and it may not be so",
+    Doubt.SHARED: "; two connections share these addresses",
+    Doubt.MISSING: ", unless packets are missing",
+}
+
+
 def _doubted(doubt: int) -> str:
-    """What a sentence says behind itself of the doubt in it."""
-    if doubt & Doubt.ORDER:
-        return "; the connection's packets are out of order (--reorder), and it may not be so"
-    if doubt & Doubt.SHARED:
-        return "; two connections share these addresses"
-    return ", unless packets are missing" if doubt & Doubt.MISSING else ""
+    return next((text for one, text in DOUBTS.items() if doubt & one), "")

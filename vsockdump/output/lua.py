@@ -20,11 +20,12 @@ from vsockdump.apps import registry
 from vsockdump.batch import MALFORMED_TEXT, Malformed
 from vsockdump.fields import FIELDS, SIDES, Show
 from vsockdump.findings.registry import RULES, WORDS
-from vsockdump.findings.rule import Severity
+from vsockdump.findings.rule import DOUBTS, Severity
 from vsockdump.output.text import SHOWN_MARKS
 from vsockdump.track import limits, states
-from vsockdump.track.kinds import Kind
+from vsockdump.track.kinds import Cause, Doubt, Kind, Limit
 from vsockdump.track.marks import MARK_OF, REMARKS, Mark
+from vsockdump.track.store import PEERS
 
 _PARTS: Final = (
     "tracker",
@@ -276,17 +277,21 @@ def _states() -> dict[str, Any]:
             int(state): {int(event): int(following) for event, following in moves.items()}
             for state, moves in states.TRANSITIONS.items()
         },
+        "cause": _numbers(Cause),
+        "limit": _numbers(Limit),
+        "doubt": {doubt.name: int(doubt) for doubt in Doubt},
+        "doubts": {int(doubt): text for doubt, text in DOUBTS.items()},
     }
 
 
-def _limits() -> dict[str, int]:
+def _limits() -> dict[str, Any]:
     found = {
-        name: value
+        name: list(value) if isinstance(value, tuple) else value
         for module in (states, limits)
         for name, value in vars(module).items()
-        if name.isupper() and isinstance(value, int)
+        if name.isupper() and isinstance(value, int | tuple)
     }
-    return {**found, "connections": _CONNECTIONS}
+    return {**found, "connections": _CONNECTIONS, "peers": PEERS}
 
 
 def _malformed() -> dict[str, Any]:
@@ -324,7 +329,11 @@ def _findings() -> dict[int, dict[str, Any]]:
             entry["shown"] = True
         if rule.severity >= Severity.WARN:
             entry["wrong"] = True
-        entry["name"], entry["severity"] = rule.name, rule.severity.word
+        # An expert item has one severity: what may not be proven is a warning.
+        severity = min(rule.severity, Severity.WARN) if rule.doubtful else rule.severity
+        entry["name"], entry["severity"] = rule.name, severity.word
+        if rule.others:
+            entry["others"] = {int(cause): text for cause, text in rule.others.items()}
         entry["what"], entry["message"] = rule.what, rule.message
         found[_number(rule.kind)] = entry
     return dict(sorted(found.items()))

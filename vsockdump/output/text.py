@@ -455,7 +455,7 @@ def _event_texts(batch: Batch) -> Column:
         lines = []
         for event in events.get(row, ()):
             mark = MARK_OF[event.kind]
-            if mark & found:
+            if found & (mark | _MORE):
                 lines.append((BY_KIND[event.kind], packet_sentence(batch, row, event)))
                 found &= ~mark | _MORE
         found &= ~_MORE

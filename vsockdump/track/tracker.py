@@ -1100,7 +1100,7 @@ class _Core:
     def _dropped_request(self, c: cython.pointer(Connection)) -> cython.void:
         """A REQUEST that nobody answered: Linux drops it where its addresses are still open."""
         if self._was_open(c) and c.previous_state != _CLOSING:
-            self._event(c, _F_STILL_OPEN, 0, c.previous, 0)
+            self._note(c, _F_STILL_OPEN, 0, c.previous, 0)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1663,6 +1663,7 @@ class _Core:
             x.over_proven = 1
             c.doubt &= ~_D_MISSING
             self._event(c, _F_OVER_CREDIT, 1 - side, x.over, f.buf)
+            self.marks |= _M_MORE
 
     @cython.cfunc
     @cython.exceptval(check=False)

@@ -382,12 +382,17 @@ do
   end
 
   local function show_findings(tree, v)
-    local of = sentences[v.number]
-    for _, bit in ipairs(v.marks.list) do
-      if EXPERT[bit] then
-        for _, said in ipairs(of and of[bit] or { findings[bit].what }) do
-          tree:add_proto_expert_info(EXPERT[bit], said)
-        end
+    local of = sentences[v.number] or {}
+    local shown = {}
+    for _, number in ipairs(v.marks and v.marks.list or {}) do
+      shown[number] = of[number] or { findings[number].what }
+    end
+    for number, said in pairs(of) do -- an event of which the packet has no mark
+      shown[number] = said
+    end
+    for number, said in pairs(shown) do
+      for _, sentence in ipairs(EXPERT[number] and said or {}) do
+        tree:add_proto_expert_info(EXPERT[number], sentence)
       end
     end
   end
@@ -561,7 +566,7 @@ do
     if root:referenced(itself) then
       tree = show(root, tvb, p, v)
     end
-    if v.marks then
+    if v.marks or sentences[v.number] then
       show_findings(tree or root:add(proto, tvb:range(0, 0)), v)
     end
     local handed

@@ -92,12 +92,15 @@ do
   -- What happened; `ends` are the names of side 0 and side 1.
   function text.sentence(event, ends)
     local values = { who = ends[event.side], peer = ends[1 - event.side] }
-    return (findings[event.mark].message:gsub("{(%w+):?(%w*)}", function(name, kind)
+    local finding = findings[event.mark]
+    local message = event.cause and finding.others and finding.others[event.cause]
+    local said = ((message or finding.message):gsub("{(%w+):?(%w*)}", function(name, kind)
       if values[name] then
         return values[name]
       end
       local number = event[name]
       return AS[kind] and AS[kind](number) or counted(number, (kind:gsub("s$", "")))
     end))
+    return said .. (event.doubt and states.doubts[event.doubt] or "")
   end
 end

@@ -23,7 +23,7 @@ do
   local STREAM, SEQPACKET, DGRAM = TYPE.STREAM, TYPE.SEQPACKET, TYPE.DGRAM
   local HEADER_SIZE = wire.virtio_size
   local LARGEST = wire.max_payload
-  local HOST, LOCAL, PARENT, ANY = wire.cid_host, wire.cid_local, wire.cid_parent, wire.cid_any
+  local HOST, LOCAL, ANY = wire.cid_host, wire.cid_local, wire.cid_any
   local TERMINAL, TRANSITIONS = states.terminal, states.transitions
   local OUTER_OP, LAST_OP = wire.outer_op, wire.last_op
   local CAP = limits.connections
@@ -35,16 +35,24 @@ do
   local numbers       -- connections so far
   local alone         -- marks of packets without a connection that had their event
   local clock, earliest, latest
+  local peers         -- what is known of a context id at a place, by both
+  local peer_count
 
   -- State of the packet at hand.
   local now
   local marks, count = {}, 0
   local events, event_count = {}, 0
-  local replaced, replaced_state
+  local replaced     -- the connection whose tuple the packet takes
+  local replaced_state -- as it was
+  local prompted     -- the packet answers a CREDIT_REQUEST at once
   local result = {}
+  -- Of all context ids beyond the largest number of them nothing is learnt.
+  local NOBODY = { rule = states.limit.UNKNOWN, nobody = true }
+  local CAUSE, LIMIT, DOUBT = states.cause, states.limit, states.doubt
 
   function tracker.reset()
     by_addresses, by_key, held, numbers, alone = {}, {}, 0, 0, {}
+    peers, peer_count = {}, 0
     clock, earliest, latest, now = nil, nil, nil, nil
     count, event_count = 0, 0
   end
@@ -74,11 +82,13 @@ do
     marks[count] = bit
   end
 
-  local function event(c, bit, side, a, b)
+  local function event(c, bit, side, a, b, cause, doubt)
     c.noted = c.noted or {}
     c.noted[bit] = true
     event_count = event_count + 1
-    events[event_count] = { mark = bit, conn = c.number, side = side, a = a, b = b }
+    events[event_count] = {
+      mark = bit, conn = c.number, side = side, a = a, b = b, cause = cause, doubt = doubt,
+    }
   end
 
   local function had(c, bit)
@@ -126,26 +136,62 @@ do
     by_addresses = {}
   end
 
-  local function end_stall(c, f, g, side)
+  -- What few flows have.
+  local function extra(f)
+    if not f.x then
+      f.x = { own_stalls = 0, own_longest = 0, over = 0, gap_base = 0, gap_len = 0 }
+    end
+    return f.x
+  end
+
+  local function is_capped(f)
+    return f.rule == LIMIT.CAPPED and f.peer.rule ~= LIMIT.UNCAPPED
+  end
+
+  local function longest_of(f)
+    local longest = f.longest_stall or 0
+    return f.x and f.x.own_longest > longest and f.x.own_longest or longest
+  end
+
+  local function judge_stall(c, f, g, side, length, cause)
+    mark(MARK.STALL)
+    if length >= 2 * longest_of(f) or not had(c, MARK.STALL) then
+      event(c, MARK.STALL, side, length, f.stalled_flight, cause)
+    end
+    if cause == CAUSE.OWN_BUFFER then
+      note(c, MARK.OWN_BUFFER, side, f.buf, g.buf)
+    end
+    if g.stalled_since and TERMINAL[c.state] then
+      local since = f.stalled_since
+      local both = elapsed(since > g.stalled_since and since or g.stalled_since)
+      if both >= limits.DEADLOCK_NS and f.stalled_flight > 0 and g.stalled_flight > 0 then
+        note(c, MARK.DEADLOCK, side, both, 0)
+      end
+    end
+  end
+
+  -- Close the stall of a side, if it is in one; it has lasted until `till`.
+  local function end_stall(c, f, g, side, cause, till)
     local since = f.stalled_since
     if not since then
       return
     end
-    local length = elapsed(since)
+    till = till or now
+    local length = till and till > since and till - since or 0
+    if cause == CAUSE.READER and f.stalled_flight < g.buf and is_capped(f) then
+      cause = CAUSE.OWN_BUFFER
+    end
     if length >= limits.LONG_STALL_NS then
-      mark(MARK.STALL)
-      if length >= 2 * (f.longest_stall or 0) or not had(c, MARK.STALL) then
-        event(c, MARK.STALL, side, length, f.stalled_flight)
-      end
-      if g.stalled_since and TERMINAL[c.state] then
-        local both = elapsed(since > g.stalled_since and since or g.stalled_since)
-        if both >= limits.DEADLOCK_NS and f.stalled_flight > 0 and g.stalled_flight > 0 then
-          note(c, MARK.DEADLOCK, side, both, 0)
-        end
-      end
+      judge_stall(c, f, g, side, length, cause)
     end
     f.stalled_since = false
-    if length > (f.longest_stall or 0) then
+    if cause == CAUSE.OWN_BUFFER then
+      local x = extra(f)
+      x.own_stalls = x.own_stalls + 1
+      if length > x.own_longest then
+        x.own_longest = length
+      end
+    elseif length > (f.longest_stall or 0) then
       f.longest_stall = length
     end
     if not result.stalled or length > result.stalled then
@@ -153,10 +199,23 @@ do
     end
   end
 
+  -- Whether the connection before on the same addresses had not ended.
+  local function was_open(c)
+    local state = c.previous_state
+    return state and state ~= STATE.CONNECTING and state ~= STATE.DATAGRAM and not TERMINAL[state]
+  end
+
+  -- A REQUEST that nobody answered: Linux drops it where its addresses are still open.
+  local function dropped_request(c)
+    if was_open(c) and c.previous_state ~= STATE.CLOSING then
+      note(c, MARK.STILL_OPEN, 0, c.previous, 0)
+    end
+  end
+
   -- A new connection takes the tuple of this one.
   local function replace(c)
     local state = c.state
-    replaced = nil
+    replaced, replaced_state = c, state
     if TERMINAL[state] then
       return
     end
@@ -165,16 +224,50 @@ do
     if state == STATE.CONNECTING and waited > limits.CONNECT_TIMEOUT_NS then
       c.state = STATE.TIMED_OUT
       note(c, MARK.UNANSWERED, 0, waited, 0)
+      dropped_request(c)
     else
-      if state ~= STATE.CONNECTING and state ~= STATE.DATAGRAM then
-        replaced, replaced_state = c.number, state
-      end
       c.state = STATE.REPLACED
-      end_stall(c, c[0], c[1], 0)
-      end_stall(c, c[1], c[0], 1)
+      end_stall(c, c[0], c[1], 0, CAUSE.READER)
+      end_stall(c, c[1], c[0], 1, CAUSE.READER)
     end
     count = marked
     result.stalled = false
+  end
+
+  local function peer_of(cid_hi, cid_lo, place)
+    local key = string.format("%.0f %.0f %s", cid_hi, cid_lo, place)
+    local peer = peers[key]
+    if not peer then
+      if peer_count + 1 >= limits.peers then
+        return NOBODY
+      end
+      peer_count = peer_count + 1
+      peer = { rule = LIMIT.UNKNOWN, waits = 0 }
+      peers[key] = peer
+    end
+    return peer
+  end
+
+  -- What is known of the ends from before: by their context ids, by these addresses.
+  local function begin_flows(c, p, reverse)
+    local one = peer_of(p.src_cid_hi, p.src_cid_lo, p.place)
+    local other = peer_of(p.dst_cid_hi, p.dst_cid_lo, p.place)
+    if c.pair.loopback then
+      one = peer_of(0, LOCAL, p.place)
+      other = one
+    end
+    c[0].peer, c[1].peer = one, other
+    if reverse then
+      c[0].peer, c[1].peer = other, one
+    end
+    c[0].rule, c[1].rule = c[0].peer.rule, c[1].peer.rule
+    if replaced then
+      local same = replaced.flip == c.flip
+      for side = 0, 1 do
+        local old = replaced[same and side or 1 - side]
+        c[side].fwd = (old.fwd or 0) % TWO32
+      end
+    end
   end
 
   local function begin(pair, p, high)
@@ -194,6 +287,9 @@ do
       packets = 0,
     }
     c[0], c[1] = { packets = 0, tx = 0 }, { packets = 0, tx = 0 }
+    if replaced then
+      c.previous, c.previous_state = replaced.number, replaced_state
+    end
     pair.c = c
     if op == REQUEST then
       c.state = STATE.CONNECTING
@@ -207,10 +303,14 @@ do
         mark(MARK.UNASKED_RESPONSE)
       end
     end
-    if replaced then
-      local bit = replaced_state == STATE.CLOSING and MARK.REUSED or MARK.STILL_OPEN
-      note(c, bit, 0, replaced, 0)
+    if was_open(c) then
+      if replaced_state == STATE.CLOSING then
+        note(c, MARK.REUSED, 0, replaced.number, 0)
+      else
+        mark(MARK.OPEN_BEFORE)
+      end
     end
+    begin_flows(c, p, reverse)
     known = known and kind ~= DGRAM and not pair.to_itself
     c[0].tx_known, c[1].tx_known = known, known
     return c
@@ -246,6 +346,7 @@ do
     local pair = by_key[key]
     if not pair then
       pair = { key = key, to_itself = same and source == target }
+      pair.loopback = same and is_cid(low_hi, low, LOCAL)
       if held >= CAP then
         forget()
       end
@@ -259,7 +360,7 @@ do
 
   -- Single fields ----------------------------------------------------------------------
 
-  local function judge_addresses(p, c, side)
+  local function judge_addresses(p)
     local src_hi, src, dst_hi, dst = p.src_cid_hi, p.src_cid_lo, p.dst_cid_hi, p.dst_cid_lo
     local all = TWO32 - 1 -- ANY, and twice that is the 64-bit -1
     if
@@ -274,10 +375,6 @@ do
       mark(MARK.RESERVED_CID)
     elseif src_hi > 0 or dst_hi > 0 then
       mark(MARK.WIDE_CID)
-    elseif src > HOST and dst ~= HOST and not (dst == LOCAL and p.op == RST) then
-      if dst == LOCAL or (dst > HOST and (src == PARENT) == (dst == PARENT)) then
-        note(c, MARK.UNROUTED, side, 0, 0)
-      end
     end
   end
 
@@ -292,7 +389,7 @@ do
     if p.len > LARGEST then
       note(c, MARK.TOO_LONG, side, p.len, 0)
     end
-    judge_addresses(p, c, side)
+    judge_addresses(p)
     if flags == 0 or op == SHUTDOWN then
       return
     end
@@ -374,6 +471,21 @@ do
     return skip
   end
 
+  -- Data to an end that has said it will receive no more.
+  local function to_the_deaf(c, f, g, side, size)
+    local since = elapsed(g.deaf_ns)
+    if c.asker == 1 - side and g.data_ns and f.bytes == size then
+      local asked = g.deaf_ns and g.deaf_ns > g.data_ns and g.deaf_ns - g.data_ns or 0
+      if asked <= limits.AT_ONCE_NS then
+        note(c, MARK.ANSWER_LOST, side, size, since)
+        return
+      end
+    end
+    if since > limits.UNDER_WAY_NS then
+      note(c, MARK.DEAF_PEER, side, size, since)
+    end
+  end
+
   local function payload(p, c, f, g, side)
     local size, whole, have, skip = p.len, p.payload_wire, p.payload_cap, 0
     if p.op ~= RW then
@@ -405,9 +517,11 @@ do
     if have < size and p.caplen < p.wirelen then
       mark(MARK.CUT)
     end
-    result.skip, result.data_cap, result.data_len = have > 0 and skip or 0, have, size
+    result.skip, result.data_cap, result.data_len = skip, have, size
     f.tx = f.tx + size
+    f.bytes = (f.bytes or 0) + size
     f.queued = (f.queued or 0) + 1
+    f.data_ns = now
     if p.type ~= STREAM then
       if p.type == SEQPACKET then
         message(p, c, f, g, side)
@@ -418,11 +532,9 @@ do
     if f.ended_sending then
       note(c, MARK.AFTER_SHUTDOWN, side, size, 0)
     elseif g.ended_receiving and not TERMINAL[c.state] then
-      local waited = elapsed(g.deaf_ns)
-      if waited > limits.UNDER_WAY_NS then
-        note(c, MARK.DEAF_PEER, side, size, waited)
-      end
+      to_the_deaf(c, f, g, side, size)
     end
+    c.asker = side
   end
 
   -- Credit -----------------------------------------------------------------------------
@@ -455,7 +567,7 @@ do
   end
 
   local function consumed_unsaid(c, f, side, by)
-    if by <= 0 or by + LARGEST <= f.buf then
+    if by <= 0 or by + LARGEST <= f.buf or 4 * by <= f.buf then
       return
     end
     f.quiet = (f.quiet or 0) + 1
@@ -499,6 +611,20 @@ do
     end
   end
 
+  -- More is said to be consumed than was seen to be sent; credit is unknown from here.
+  local function ahead(c, f, g, side)
+    local peer = f.peer
+    local since = step(f.fwd % TWO32, peer.fwd or 0)
+    local other = peer.conn and peer.conn ~= c.number and peer.fwd > 0
+    if other and since >= 0 and since <= (g.bytes or 0) then
+      note(c, MARK.SHARED_FWD, side, f.fwd % TWO32, peer.conn)
+    else
+      note(c, MARK.FWD_AHEAD, side, f.fwd - g.tx, 0)
+    end
+    g.tx_known = false
+    g.base, g.base_high = false, false
+  end
+
   local function take_credit(p, c, f, g, side)
     local buf, fwd, op = p.buf_alloc, p.fwd_cnt, p.op
     if buf == 0 and op == RST then
@@ -530,8 +656,14 @@ do
         consumed_unsaid(c, f, side, by)
       end
     else
+      local old = f.fwd
       f.credit_seen = true
       f.fwd, f.limit = fwd, fwd + buf
+      if g.tx_known and fwd > g.tx and fwd == old and c.previous then
+        note(c, MARK.OLD_COUNTERS, side, fwd, c.previous)
+        g.tx_known = false
+        g.base, g.base_high = false, false
+      end
       if op ~= RST then
         judge_buffer(c, side, buf, op)
       end
@@ -542,9 +674,10 @@ do
     end
     f.most_buf = f.most_buf or 0
     if g.tx_known and f.fwd > g.tx then
-      note(c, MARK.FWD_AHEAD, side, f.fwd - g.tx, 0)
-      g.tx_known = false
-      g.base, g.base_high = false, false
+      ahead(c, f, g, side)
+    end
+    if not f.peer.nobody then
+      f.peer.fwd, f.peer.conn = f.fwd % TWO32, c.number
     end
     if not g.tx_known then
       bound_below(g, f)
@@ -555,16 +688,158 @@ do
   end
 
   local function over_credit(c, f, g, side)
-    local over = f.tx - g.limit
+    local x, over = extra(f), f.tx - g.limit
     mark(MARK.OVER_CREDIT)
-    f.over_ns = now
-    if over >= 2 * (f.over or 0) then
-      f.over = over
-      event(c, MARK.OVER_CREDIT, side, over, g.buf)
+    f.stalled_since = false
+    x.over_ns, x.over_tx, x.over_pending = now, f.tx, true
+    if not x.over_proven then
+      c.missing = true
+    end
+    if over >= 2 * x.over then
+      event(c, MARK.OVER_CREDIT, side, over, g.buf, nil, not x.over_proven and DOUBT.MISSING)
+    end
+    if over > x.over then
+      x.over = over
     end
   end
 
-  local function judge_sent(c, f, g, side)
+  -- The sender is not limited by its own buffer: what was taken for waits was none.
+  local function uncapped(c, f, side, flight)
+    local x, noted = f.x, c.noted
+    f.rule = LIMIT.UNCAPPED
+    if not f.peer.nobody then
+      f.peer.rule = LIMIT.UNCAPPED
+    end
+    if x then
+      x.own_since, x.own_until = false, false
+      x.own_stalls, x.own_longest = 0, 0
+    end
+    if noted and c[1 - side].rule ~= LIMIT.CAPPED then
+      noted[MARK.OWN_BUFFER] = false
+    end
+    if noted and longest_of(c[0]) < limits.LONG_STALL_NS
+      and longest_of(c[1]) < limits.LONG_STALL_NS
+    then
+      noted[MARK.STALL] = false
+    end
+    note(c, MARK.NO_CAP, side, flight, f.buf)
+  end
+
+  -- The sender waited at exactly its own buffer, which limits it: that was a stall.
+  local function capped(c, f, g, x, side)
+    local peer = f.peer
+    f.rule = LIMIT.CAPPED
+    if peer.rule == LIMIT.UNKNOWN and not peer.nobody then
+      local long = x.own_until - x.own_since >= limits.LONG_STALL_NS
+      peer.waits = peer.waits + (long and 2 or 1)
+      if peer.waits >= limits.WAITS_SEEN then
+        peer.rule = LIMIT.CAPPED
+      end
+    end
+    note(c, MARK.OWN_BUFFER, side, f.buf, g.buf)
+    f.stalled_since, f.stalled_flight = x.own_since, x.own_flight
+    end_stall(c, f, g, side, CAUSE.OWN_BUFFER, x.own_until)
+  end
+
+  local function has_waited(x)
+    local after, waited = elapsed(x.own_until), x.own_until - x.own_since
+    if waited < 0 then
+      waited = 0
+    end
+    return not x.own_talk and after <= limits.WAITS_NS and after * limits.WAITS_PART <= waited
+  end
+
+  -- After data of a sender whose own buffer is the smaller one.
+  local function judge_own(c, f, g, side)
+    if not f.tx_known or f.rule == LIMIT.UNCAPPED then
+      return
+    end
+    local flight = f.tx - g.fwd
+    if flight > f.buf then
+      uncapped(c, f, side, flight)
+      return
+    end
+    if f.rule == LIMIT.CAPPED or not (f.x or flight == f.buf) then
+      return
+    end
+    local x = extra(f)
+    if x.own_until then
+      if has_waited(x) then
+        capped(c, f, g, x, side)
+      end
+      x.own_since, x.own_until = false, false
+    end
+    if flight == f.buf and f.rule == LIMIT.UNKNOWN and not x.own_since then
+      x.own_since, x.own_flight, x.own_talk = now, flight, false
+    end
+  end
+
+  -- A large packet with nothing else in flight: if it is dropped, that will show.
+  local function may_be_dropped(p, f, g)
+    if f.tx - p.len - g.fwd == (f.x and f.x.gap_base or 0) then
+      local x = extra(f)
+      x.gap_len, x.gap_end, x.gap_packet, x.gap_rounds = p.len, f.tx, p.number, 0
+    end
+  end
+
+  -- News of the receiver: is all consumed that was sent behind a packet, but never that?
+  local function judge_gap(c, f, g, x, side)
+    local left = g.tx - f.fwd - x.gap_base
+    if not g.tx_known or left < x.gap_len then
+      x.gap_len = 0
+    elseif left == x.gap_len and g.tx ~= x.gap_end then
+      x.gap_end, x.gap_rounds = g.tx, x.gap_rounds + 1
+      if x.gap_rounds >= limits.GAP_ROUNDS then
+        note(c, MARK.HOLE, 1 - side, x.gap_len, x.gap_packet)
+        x.gap_base, x.gap_len = x.gap_base + x.gap_len, 0
+      end
+    end
+  end
+
+  -- Data of a sender to which a CREDIT_REQUEST had given credit when it had none.
+  local function use_grant(c, f, side)
+    local x = f.x
+    if x.grant_ns then
+      local waited = elapsed(x.grant_ns)
+      if waited > limits.SOON_NS and x.grant_again_ns then
+        if elapsed(x.grant_again_ns) <= limits.AT_ONCE_NS then
+          note(c, MARK.GRANT_IGNORED, side, waited, 0)
+        end
+      end
+      x.grant_ns, x.grant_again_ns = false, false
+    end
+  end
+
+  -- What the receiver of `g` says, where something rare waits for it.
+  local function rare_news(p, c, f, g, side)
+    local x, op = g.x, p.op
+    if op == RST and p.buf_alloc == 0 then
+      return
+    end
+    if x.over_pending then
+      x.over_pending = false
+      if f.limit < x.over_tx and not x.over_proven then
+        x.over_proven, c.missing = true, false
+        event(c, MARK.OVER_CREDIT, 1 - side, x.over, f.buf)
+      end
+    end
+    if x.gap_len > 0 then
+      judge_gap(c, f, g, x, side)
+    end
+    if x.grant_ns and op ~= CREDIT_REQUEST then
+      x.grant_again_ns = now
+    end
+    if x.own_since then
+      if op == RW then
+        x.own_talk = true
+      end
+      if not x.own_until and g.tx - f.fwd < g.buf then
+        x.own_until = now
+      end
+    end
+  end
+
+  local function judge_sent(p, c, f, g, side)
     if not g.credit_seen then
       return
     end
@@ -578,6 +853,15 @@ do
         over_credit(c, f, g, side)
       end
     end
+    if f.credit_seen and f.buf < g.buf then
+      judge_own(c, f, g, side)
+    end
+    if p.len >= limits.GAP_LEAST and f.tx_known then
+      may_be_dropped(p, f, g)
+    end
+    if f.x then
+      use_grant(c, f, side)
+    end
   end
 
   local function free_of(f, g)
@@ -585,25 +869,36 @@ do
       return false
     end
     local window = g.buf
-    if f.buf < window then
+    if f.buf < window and is_capped(f) then
       window = f.buf
     end
     window = window - (f.tx - g.fwd)
     return window > 0 and window or 0
   end
 
-  local function note_window(c, f, g, free, side)
+  -- Why the sender of `f` waited until this packet.
+  local function cause_of(p, f, g, flight)
+    if f.stalled_flight < g.buf and is_capped(f) then
+      return CAUSE.OWN_BUFFER
+    end
+    if flight == 0 and f.stalled_flight > 0 and (p.op == RW or prompted) then
+      return CAUSE.UNTOLD
+    end
+    return CAUSE.READER
+  end
+
+  local function note_window(p, c, f, g, free, side)
     if free == 0 then
-      if not f.stalled_since then
+      if not f.stalled_since and not f.ended_sending and not g.ended_receiving then
         local flight = f.tx - g.fwd
         f.stalled_since = now
         f.stalled_flight = flight < TWO32 - 1 and flight or TWO32 - 1
-        if f.buf < g.buf and flight < g.buf then
-          note(c, MARK.OWN_BUFFER, side, f.buf, g.buf)
-        end
       end
     elseif f.stalled_since then
-      end_stall(c, f, g, side)
+      end_stall(c, f, g, side, cause_of(p, f, g, f.tx - g.fwd))
+      if p.op == CREDIT_REQUEST then
+        extra(f).grant_ns = now
+      end
     end
   end
 
@@ -611,6 +906,7 @@ do
     local waited = elapsed(g.asked_ns)
     result.answer_to, result.answer_ns = g.asked, waited
     g.asked = false
+    prompted = waited <= limits.AT_ONCE_NS
     if waited > limits.ANSWER_TIMEOUT_NS and p.op ~= RST then
       note(c, MARK.UNANSWERED_ASK, side, waited, 0)
     end
@@ -626,31 +922,74 @@ do
   end
 
   local function judge_loss(c, f, g, side, final)
-    if final and f.tx_known and g.credit_seen and f.tx > g.fwd then
-      note(c, MARK.BYTES_LOST, side, f.tx - g.fwd, 0)
+    local base = f.x and f.x.gap_base or 0
+    if final and f.tx_known and g.credit_seen and f.tx - base > g.fwd then
+      note(c, MARK.BYTES_LOST, side, f.tx - base - g.fwd, 0)
     end
+  end
+
+  -- A REQUEST was answered by RST; addresses used before may be the reason.
+  local function refused(c, side, no_socket)
+    local waited = elapsed(c.first_ns)
+    result.answer_to, result.answer_ns = c.first_packet, waited
+    c.answered_ns, c.ended_ns = now, now
+    note(c, MARK.REFUSED, side, waited, no_socket and 1 or 0)
+    if was_open(c) then
+      note(c, MARK.RESTARTED, 1 - side, c.previous, 0)
+    end
+  end
+
+  -- Whether the initiator resets as if no RESPONSE had come.
+  local function is_unseen(c, f, side, before)
+    local answered, waited = c.answered_ns, elapsed(c.first_ns)
+    if side ~= 0 or before ~= STATE.OPEN or f.packets ~= 1 or not answered then
+      return false
+    end
+    local took = c.first_ns and answered > c.first_ns and answered - c.first_ns or 0
+    if took > limits.SOON_NS then
+      return false
+    end
+    return waited >= limits.GIVEN_UP_NS[1] and waited <= limits.GIVEN_UP_NS[2] and took
+  end
+
+  -- An RST soon after data beyond the credit that its sender has not taken.
+  local function gave_up(c, f, g, side)
+    local x = g.x
+    if not (x and x.over_ns) or elapsed(x.over_ns) > limits.SOON_NS or (f.fwd or 0) >= g.tx then
+      return false
+    end
+    if not had(c, MARK.OVERRUN_RESET) then
+      local doubt = c.missing and DOUBT.MISSING
+      event(c, MARK.OVERRUN_RESET, 1 - side, elapsed(x.over_ns), 0, nil, doubt)
+    end
+    mark(MARK.OVERRUN_RESET)
+    return true
   end
 
   -- What an RST by `side`, which ended a connection, says of its end.
   local function ended(p, c, side, before, no_socket)
     local f, g = c[side], c[1 - side]
     if c.state == STATE.REFUSED then
-      result.answer_to, result.answer_ns = c.first_packet, elapsed(c.first_ns)
-      note(c, MARK.REFUSED, side, elapsed(c.first_ns), no_socket and 1 or 0)
+      refused(c, side, no_socket)
       return
     end
+    local unseen = c.state == STATE.RESET and is_unseen(c, f, side, before)
     if g.closed then
       result.answer_to, result.answer_ns = g.closed, elapsed(g.closed_ns)
     end
-    if c.state == STATE.RESET then
+    if unseen then
+      note(c, MARK.UNSEEN, side, elapsed(c.first_ns), unseen)
+    elseif c.state == STATE.RESET then
       note(c, MARK.RESET, side, 0, 0)
+      if before == STATE.CONNECTING and elapsed(c.first_ns) > limits.SOON_NS then
+        dropped_request(c)
+      end
     elseif c.state == STATE.TIMED_OUT and before == STATE.CLOSING then
       note(c, MARK.CLOSE_TIMEOUT, side, elapsed(f.closed_ns), 0)
     end
-    if g.over_ns and elapsed(g.over_ns) <= limits.SOON_NS then
-      note(c, MARK.OVERRUN_RESET, 1 - side, elapsed(g.over_ns), 0)
-    elseif
-      g.tx_known
+    if
+      not (before ~= STATE.CLOSING and gave_up(c, f, g, side))
+      and g.tx_known
       and not f.ended_sending
       and not f.ended_receiving
       and (g.queued or 0) >= limits.MANY_QUEUED
@@ -664,7 +1003,8 @@ do
     judge_message(c, f, side)
     judge_message(c, g, 1 - side)
     local counts = p.buf_alloc ~= 0 and p.fwd_cnt == (f.fwd or 0) % TWO32
-    judge_loss(c, f, g, side, g.ended_receiving)
+    local given_up = c.state == STATE.TIMED_OUT and before == STATE.CLOSING
+    judge_loss(c, f, g, side, g.ended_receiving or given_up)
     judge_loss(c, g, f, 1 - side, f.ended_receiving or counts)
   end
 
@@ -677,9 +1017,14 @@ do
     end
     if receiving and not f.ended_receiving then
       f.deaf_ns = now
+      if not sending and side == 1 and c.asker == 0 and not g.ended_sending then
+        note(c, MARK.REQUEST_DROPPED, side, elapsed(g.data_ns), 0)
+      end
+      end_stall(c, g, f, 1 - side, CAUSE.READER)
     end
     if sending then
       judge_message(c, f, side)
+      end_stall(c, f, g, side, CAUSE.READER)
     end
     f.ended_receiving = f.ended_receiving or receiving
     f.ended_sending = f.ended_sending or sending
@@ -702,6 +1047,23 @@ do
     return after == 1 and EVENT.INITIATOR_ENDED or EVENT.ACCEPTOR_ENDED
   end
 
+  -- Whether an RST of no socket, by the sender of `f`, answers data that nobody waits for.
+  local function forgot(c, f, g)
+    if
+      f.ended_sending or f.ended_receiving or g.ended_sending or g.ended_receiving
+      or g.packets == 0
+    then
+      return false
+    elseif f.packets == 0 then
+      return c.midstream
+    end
+    local said, data = f.said_ns, g.data_ns
+    if c.state ~= STATE.OPEN or not data or not said or g.said_ns < said then
+      return false
+    end
+    return elapsed(data) <= limits.AT_ONCE_NS and data - said > limits.SOON_NS
+  end
+
   local function rst(p, c, side, no_socket)
     local f, g, state = c[side], c[1 - side], c.state
     if TERMINAL[state] then
@@ -714,10 +1076,7 @@ do
     if elapsed(c.last_ns) > limits.UNDER_WAY_NS then
       f.rst_packet = p.number
     end
-    if
-      c.midstream and no_socket and f.packets == 0
-      and not g.ended_sending and not g.ended_receiving and g.packets > 0
-    then
+    if no_socket and forgot(c, f, g) then
       note(c, MARK.UNKNOWN_CONNECTION, side, g.packets, 0)
     end
     if c.pair.to_itself then
@@ -740,16 +1099,23 @@ do
     local event_of = EVENT.NOTHING
     if side == 1 or c.pair.to_itself then
       event_of = EVENT.RESPONSE
-      if c.state == STATE.CONNECTING then
+      if c.state == STATE.REFUSED then
+        note(c, MARK.TWO_ANSWERS, side, elapsed(c.ended_ns), 0)
+        c.answered_ns = now
+      elseif c.state == STATE.CONNECTING then
         local waited = elapsed(c.first_ns)
         result.answer_to, result.answer_ns = c.first_packet, waited
+        c.answered_ns = now
+        if was_open(c) and c.previous_state ~= STATE.CLOSING then
+          note(c, MARK.REOPENED, 1 - side, c.previous, waited)
+        end
         if waited > limits.CONNECT_TIMEOUT_NS then
           event_of = EVENT.LATE_RESPONSE
           note(c, MARK.LATE_RESPONSE, side, waited, 0)
         end
       end
     end
-    if c.state ~= STATE.CONNECTING and c.last_packet then
+    if c.state ~= STATE.CONNECTING and c.state ~= STATE.REFUSED and c.last_packet then
       note(c, MARK.UNASKED_RESPONSE, side, 0, 0)
     end
     return event_of
@@ -760,7 +1126,8 @@ do
     if state == STATE.HALF_CLOSED_INITIATOR or state == STATE.HALF_CLOSED_ACCEPTOR then
       local idle = elapsed(c.last_ns)
       if idle > limits.HALF_CLOSED_IDLE_NS then
-        note(c, MARK.HALF_CLOSED_IDLE, side, idle, 0)
+        local closed = state == STATE.HALF_CLOSED_INITIATOR and 0 or 1
+        note(c, MARK.HALF_CLOSED_IDLE, closed, idle, 0)
       end
     end
     if op >= RW then
@@ -783,8 +1150,8 @@ do
     if following and following ~= state then
       c.state = following
       if TERMINAL[following] then
-        end_stall(c, c[0], c[1], 0)
-        end_stall(c, c[1], c[0], 1)
+        end_stall(c, c[0], c[1], 0, CAUSE.READER)
+        end_stall(c, c[1], c[0], 1, CAUSE.READER)
         ended(p, c, side, state, no_socket)
       end
     end
@@ -829,7 +1196,8 @@ do
     local direction = by_addresses[addresses] or new_direction(p, addresses)
     local pair = direction.pair
     local c = pair.c
-    if not c or op == REQUEST or (op == RESPONSE and TERMINAL[c.state]) then
+    local over = c and TERMINAL[c.state] and c.state ~= STATE.REFUSED
+    if not c or op == REQUEST or (op == RESPONSE and over) then
       replaced = nil
       if c then
         replace(c)
@@ -857,13 +1225,17 @@ do
     payload(p, c, f, g, side)
     local moved = false
     local no_socket = false
+    prompted = false
     if kind ~= DGRAM then
       if p.buf_alloc ~= f.buf or (p.fwd_cnt - f.fwd) % TWO32 > 0 or op == RST then
         moved = take_credit(p, c, f, g, side)
       end
       no_socket = op == RST and p.buf_alloc == 0 and p.fwd_cnt == 0
+      if g.x then
+        rare_news(p, c, f, g, side)
+      end
       if op == RW then
-        judge_sent(c, f, g, side)
+        judge_sent(p, c, f, g, side)
       end
       if g.asked then
         answer(p, c, g, side)
@@ -880,6 +1252,13 @@ do
       c.last_ns = now
     end
     f.packets = f.packets + 1
+    f.said_ns = now
+    if op == RST then
+      f.rsts = (f.rsts or 0) + 1
+      if f.rsts >= limits.RST_STORM + g.packets then
+        note(c, MARK.RST_STORM, side, f.rsts, 0)
+      end
+    end
     if op > RW then
       count_credit(p, c, f, g, side)
     end
@@ -888,14 +1267,14 @@ do
       free, granted = free_of(f, g), free_of(g, f)
       if not TERMINAL[c.state] then
         if free and (moved or op == RW) then
-          note_window(c, f, g, free, side)
+          note_window(p, c, f, g, free, side)
         end
         if granted then
           if moved then
-            note_window(c, g, f, granted, 1 - side)
+            note_window(p, c, g, f, granted, 1 - side)
           end
         elseif g.stalled_since then
-          end_stall(c, g, f, 1 - side)
+          end_stall(c, g, f, 1 - side, CAUSE.READER)
         end
       end
       if free == 0 and op == RW then
