@@ -16,19 +16,15 @@ from simulator import random_traffic, write_pcap
 from test_findings import OPEN, PAIRS
 from test_oracles import EDITS, edited
 from tracking import TRACKER
+from wireshark import TRACKED, ours
 
 from vsockdump.capture.reader import FileReader
-from vsockdump.fields import FIELDS
 from vsockdump.findings.collector import events_by_packet, packet_sentence
 from vsockdump.findings.registry import BY_KIND, RULES, rules_of_marks
 from vsockdump.output import lua
 from vsockdump.track.kinds import Kind
 from vsockdump.track.marks import MARK_OF, Mark
 
-TRACKED: Final = [
-    "frame.number",
-    *(field.name for field in FIELDS if field.tracked and not field.apps),
-]
 MEMORY: Final = Path(__file__).parent / "lua" / "memory.lua"
 PASSES: Final = ([], ["-2"])
 RULE_NAMES: Final = [rule.name for rule in RULES]
@@ -43,12 +39,6 @@ OF_NO_PACKET: Final = (Kind.DROPPED, Kind.UNANSWERED)
 RIGHT_NAMES: Final = [f"vsock.virtio.{name}" for name in ("type_name", "op_name", "flag_names")]
 
 passes = pytest.mark.parametrize("passes", PASSES, ids=("one pass", "two passes"))
-
-
-def ours(capture: Path) -> list[list[str]]:
-    """The tracked fields of each packet, as vsockdump prints them."""
-    options = [word for name in TRACKED for word in ("-e", name)]
-    return [line.split("\t") for line in lines("-r", capture, "-T", "fields", *options)]
 
 
 def agree(capture: Path, *arguments: str) -> None:

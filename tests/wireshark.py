@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from running import TIME_LIMIT_S, Pcapng, environment, tool
+from running import TIME_LIMIT_S, Pcapng, environment, lines, tool
 from scenario import Packet, parse
+
+from vsockdump.fields import FIELDS
 
 LUA: Final = Path(__file__).parent / "lua"
 SCRIPT: Final = Path(__file__).parent.parent / "dissectors" / "vsockdump.lua"
@@ -19,6 +21,16 @@ _IF_NAME: Final = 2
 _IF_TSRESOL: Final = 9
 _LUA_ERROR: Final = "_ws.lua.error"
 MESSAGE: Final = "_ws.expert.message"
+TRACKED: Final = [
+    "frame.number",
+    *(field.name for field in FIELDS if field.tracked and not field.apps),
+]
+
+
+def ours(capture: Path) -> list[list[str]]:
+    """The tracked fields of each packet, as vsockdump prints them."""
+    options = [word for name in TRACKED for word in ("-e", name)]
+    return [line.split("\t") for line in lines("-r", capture, "-T", "fields", *options)]
 
 
 def tshark(capture: Path, *arguments: str) -> list[str]:

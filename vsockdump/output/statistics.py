@@ -494,6 +494,7 @@ class Endpoints(OfStore):
 
 
 # Lines of their own width, not a Table: there can be hundreds of thousands of them.
+_FINE: Final = 6  # digits of a stall's length beside the microseconds of its begin
 _WINDOW_LINE: Final = "  {:>12} {:>10} {:>10} {:>10}"
 
 
@@ -598,11 +599,12 @@ class Credit(OfStore):
             return
         total = sum(end - start for start, end in stalls)
         longest = max(end - start for start, end in stalls)
-        yield f"  stalls: {len(stalls)}, {span(total)} in all, the longest {span(longest)}"
+        total_text, longest_text = span(total, _FINE), span(longest, _FINE)
+        yield f"  stalls: {len(stalls)}, {total_text} in all, the longest {longest_text}"
         for start, end in stalls:
             open_end = " and goes on" if flow.stalled_since == start else ""
             since = seconds(start - self._tracker.first_ns)
-            yield f"    at {since} for {span(end - start)}{open_end}"
+            yield f"    at {since} for {span(end - start, _FINE)}{open_end}"
 
     def _samples(
         self, connection: ConnectionRow, side: int, back: FlowRow
