@@ -1,5 +1,6 @@
 """--export tcp: what Wireshark, and a reader of RFCs, make of the packets."""
 
+import json
 import ssl
 import subprocess
 from collections import defaultdict
@@ -137,11 +138,17 @@ def test_a_full_window_is_used_up_credit(name: str, tmp_path: Path) -> None:
     """tshark says that a packet fills the window where vsockdump says that no credit is left."""
     path = exported(CAPTURES / name, tmp_path)
     full = shown(path, "frame.time_epoch", chosen="tcp.analysis.window_full")
-    names = ("frame.time_epoch", "vsock.virtio.op", "vsock.credit.free")
+    names = ("frame.time_epoch", "vsock.virtio.op", "vsock.credit.free", "frame.number")
     fields = [word for name in names for word in ("-e", name)]
     packets = [line.split("\t") for line in lines("-r", CAPTURES / name, "-T", "fields", *fields)]
+    stalls = map(json.loads, lines("-r", CAPTURES / name, "-z", "stalls", "--json"))
+    own = {str(stall["first_packet"]) for stall in stalls if stall["limit"] == "sender"}
     assert full
-    assert full == [[time] for time, op, free in packets if (op, free) == ("5", "0")]
+    assert full == [
+        [time]
+        for time, op, free, number in packets
+        if (op, free) == ("5", "0") and number not in own  # TCP has no such limit
+    ]
 
 
 def test_dissectors_find_their_protocols(tmp_path: Path) -> None:
@@ -451,8 +458,8 @@ def test_the_window_is_the_free_credit() -> None:
     shifts = [one.options[-1] for one in found if one.options]
     assert [0, 4] == shifts
     windows = [one.window << (0 if one.options or one.src == GUEST else 4) for one in found]
-    # The smaller buffer of both is the limit of either side, as Linux has it.
-    assert [40000, 40000, 40000, 40000, 40000, 1, 40000, 0, 33] == windows
+    # The receiver's buffer is the limit; a SYN holds 65535 of it, so that an ACK follows.
+    assert [40000, 65535, 40000, 600000, 600000, 1, 600000, 0, 33, 600016] == windows
 
 
 def test_without_both_syns_windows_are_not_scaled() -> None:

@@ -71,7 +71,8 @@ class LinkKind(IntEnum):
 class Known(IntFlag):
     """Which of a tracked row's counters hold; the others are unknown, not zero.
 
-    BEGINNING: the connection began in the capture, not before it.
+    BEGINNING: the connection began in the capture, not before it.  CAPPED, PEER_CAPPED: the
+    smaller buffer of the sender, or of the receiver when it sends, is what limits it.
     """
 
     TX_CNT = 1
@@ -80,6 +81,8 @@ class Known(IntFlag):
     GRANTED = 8
     SIDE = 16
     BEGINNING = 32
+    CAPPED = 64
+    PEER_CAPPED = 128
 
 
 def header_dtype(header: Header, align: bool = False) -> np.dtype[np.void]:

@@ -59,6 +59,9 @@ assert SHOWN_MARKS < 1 << _STATE_SHIFT
 _MORE: Final = int(Mark.MORE)
 _EXPLAINED: Final = (WRONG_MARKS | _NOTES | _MORE) & ~int(Mark.MALFORMED | Mark.CUT_HEADERS)
 _RST: Final = int(wire.Op.RST)
+_RW: Final = int(wire.Op.RW)
+_FREE: Final = int(Known.FREE)
+_CAPPED: Final = int(Known.CAPPED)
 _CREDIT_UPDATE: Final = int(wire.Op.CREDIT_UPDATE)
 _CREDIT_REQUEST: Final = int(wire.Op.CREDIT_REQUEST)
 _REQUEST: Final = int(wire.Op.REQUEST)
@@ -405,6 +408,12 @@ def _detail_columns(options: TextOptions) -> list[LineColumn]:
             is_known(Known.IN_FLIGHT),
         ),
         LineColumn(
+            Cell(Kind.WORD, ", limited by "),
+            _limits,
+            lambda batch: _limits(batch) != 0,
+            word=lambda code: _LIMITS[code],
+        ),
+        LineColumn(
             Cell(Kind.WORD, ", "),
             tracked_column("state"),
             has_connection,
@@ -433,6 +442,22 @@ def _detail_columns(options: TextOptions) -> list[LineColumn]:
         ),
         LineColumn(Cell(Kind.TEXT), _comment_texts, lambda batch: batch.rows["options"] != 0),
     ]
+
+
+_LIMITS: Final = (
+    "",
+    "the receiver's buffer alone",
+    "its own buffer too, at which it has waited",
+)
+
+
+def _limits(batch: Batch) -> Column:
+    """What limits the sender of data whose own buffer is the smaller one: an index of _LIMITS."""
+    after, sent = tracked(batch), batch.rows["virtio"]
+    buffer = after["free"].astype(np.int64) + after["in_flight"]
+    smaller = (after["known"] & _FREE != 0) & (sent["buf_alloc"] < buffer)
+    data = (sent["op"] == _RW) & (after["in_flight"] != 0)
+    return np.where(data & (after["known"] & _CAPPED != 0), 2, np.where(data & smaller, 1, 0))
 
 
 def _how_bad(why: int) -> str:

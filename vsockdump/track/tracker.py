@@ -284,6 +284,8 @@ _K_IN_FLIGHT = cython.declare(cython.uchar, int(_Known.IN_FLIGHT))
 _K_FREE = cython.declare(cython.uchar, int(_Known.FREE))
 _K_GRANTED = cython.declare(cython.uchar, int(_Known.GRANTED))
 _K_SIDE = cython.declare(cython.uchar, int(_Known.SIDE))
+_K_CAPPED = cython.declare(cython.uchar, int(_Known.CAPPED))
+_K_PEER_CAPPED = cython.declare(cython.uchar, int(_Known.PEER_CAPPED))
 _K_BEGINNING = cython.declare(cython.uchar, int(_Known.BEGINNING))
 
 _NO_TAP = cython.declare(cython.uint, 0x7FFFFFFF)
@@ -2460,6 +2462,8 @@ class _Core:
             o.tx_cnt = 0
         if free >= 0:
             known |= _K_FREE | _K_IN_FLIGHT
+            if f.buf < g.buf and self._is_capped(f):
+                known |= _K_CAPPED
             o.free = free
             o.in_flight = _u32(f.tx - g.fwd)
         else:
@@ -2467,6 +2471,8 @@ class _Core:
             o.in_flight = 0
         if granted >= 0:
             known |= _K_GRANTED
+            if g.buf < f.buf and self._is_capped(g):
+                known |= _K_PEER_CAPPED
             o.granted = granted
         else:
             o.granted = 0

@@ -4,8 +4,9 @@ A Trace goes over the connection's packets once and keeps, on disk, a sample for
 and direction, and samples of sixteen samples, and so on: what a screen shows is then read
 from the level that has about as many as there are columns, however far one zooms.
 
-Rules for editors: a direction is the side that sends.  Its window is the smaller of both
-buf_alloc, as Linux has it; in flight is what its tx_cnt is ahead of the peer's fwd_cnt.
+Rules for editors: a direction is the side that sends.  Its window is the peer's buf_alloc or,
+where its own limits it too, the smaller of both; in flight is what its tx_cnt is ahead of the
+peer's fwd_cnt.
 """
 
 from typing import Any, Final
@@ -30,6 +31,8 @@ _RST: Final = int(Op.RST)
 _TX: Final = int(Known.TX_CNT)
 _FREE: Final = int(Known.FREE)
 _GRANTED: Final = int(Known.GRANTED)
+_CAPPED: Final = int(Known.CAPPED)
+_PEER_CAPPED: Final = int(Known.PEER_CAPPED)
 
 SAMPLE_DTYPE: Final = np.dtype(
     [
@@ -169,10 +172,11 @@ class Trace(OfConnection):
         ]
         samples = np.zeros(len(rows), SAMPLE_DTYPE)
         samples["time_ns"], samples["packet"] = times, rows["number"]
-        window = np.minimum(*buffers)
-        samples["window"] = samples["last_window"] = np.minimum(window, _U32)
         for side in (0, 1):
             own = sides == side
+            capped = (after["known"] & np.where(own, _CAPPED, _PEER_CAPPED)) != 0
+            window = np.where(capped, np.minimum(*buffers), buffers[1 - side])
+            samples["window"] = samples["last_window"] = np.minimum(window, _U32)
             known = (after["known"] & np.where(own, _FREE, _GRANTED)) != 0
             known &= times != NO_TIME
             flight = (sent[side] - headers["fwd_cnt"]) & _U32
