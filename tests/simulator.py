@@ -49,6 +49,7 @@ from vsockdump.wire import (
 )
 
 MASK: Final = 0xFFFFFFFF
+ASKS_AFTER_NS: Final = 50_000_000
 EPOCH: Final = 1_700_000_000 * 10**9
 CLOSE_TIMEOUT_NS: Final = 8 * 10**9  # VSOCK_CLOSE_TIMEOUT
 COALESCED: Final = 128  # GOOD_COPY_LEN: packets up to this are added to the queue's last one
@@ -168,6 +169,10 @@ class Peer:
 
     buf_alloc: int
     capped: bool = False
+    updates: str = "linux"
+    asks: bool = False
+    blocked_at: int | None = None  # since when data wait for credit
+    blocked: list[tuple[int, int]] = field(default_factory=list)  # when they did
     tx_cnt: int = 0
     fwd_cnt: int = 0
     last_fwd_cnt: int = 0  # the last that was told to the peer
@@ -252,6 +257,12 @@ class Peer:
     def update_due(self) -> bool:
         """Whether a STREAM read has to tell the peer of the room it made."""
         untold = (self.fwd_cnt - self.last_fwd_cnt) & MASK
+        if self.updates == "every":
+            return untold > 0
+        if self.updates == "late":
+            return 4 * untold >= 3 * self.buf_alloc
+        if self.updates == "never":
+            return False
         return untold > 0 and (self.buf_alloc - untold < LOW_CREDIT or not self.queued)
 
 
@@ -408,6 +419,11 @@ class View:
 # --- connections -----------------------------------------------------------------------
 
 
+# When a reader tells of the room it made: as Linux does, at every read, when three quarters of
+# its buffer are used up, or only with data of its own and when it is asked.
+Updates = Literal["linux", "every", "late", "never"]
+
+
 class Setup(NamedTuple):
     """One connection; pairs are (initiator, acceptor).
 
@@ -427,6 +443,8 @@ class Setup(NamedTuple):
     start: tuple[int, int] | None = None
     answer: Literal["accept", "refuse", "ignore"] = "accept"
     capped: tuple[bool, bool] = (False, False)  # limited by its own buffer too: newer Linux
+    updates: tuple[Updates, Updates] = ("linux", "linux")
+    asks: tuple[bool, bool] = (False, False)  # sends CREDIT_REQUEST when it has no credit
 
 
 Kind = Literal["write", "record", "read", "buffer", "ask", "shutdown", "close", "abort", "wait"]
@@ -455,7 +473,7 @@ class Connection:
     def __init__(self, sim: "Simulator", setup: Setup) -> None:
         self.sim = sim
         self.setup = setup
-        self.peers = tuple(map(Peer, setup.buffers, setup.capped))
+        self.peers = tuple(map(Peer, setup.buffers, setup.capped, setup.updates, setup.asks))
         self.view = View((_Told(), _Told()))
         self.under_way = 0
         self._free_at = [0, 0]  # when the link can take the next packet of each side
@@ -618,6 +636,20 @@ class Connection:
                 peer.writes.popleft()
             peer.tx_cnt = (peer.tx_cnt + size) & MASK
             self._send(side, Op.RW, size, 0 if write.left else write.flags)
+        if peer.writes and peer.blocked_at is None:
+            peer.blocked_at = self.sim.now
+            if peer.asks and peer.socket is Socket.OPEN:
+                self.sim.at(self.sim.now + ASKS_AFTER_NS, lambda: self._ask_again(side))
+        elif not peer.writes and peer.blocked_at is not None:
+            peer.blocked.append((peer.blocked_at, self.sim.now))
+            peer.blocked_at = None
+
+    def _ask_again(self, side: int) -> None:
+        """CREDIT_REQUEST by a sender that still has no credit."""
+        peer = self.peers[side]
+        if peer.writes and not peer.credit() and peer.socket is Socket.OPEN:
+            self._send(side, Op.CREDIT_REQUEST)
+            self.sim.at(self.sim.now + ASKS_AFTER_NS, lambda: self._ask_again(side))
 
     def _send(self, side: int, op: int, size: int = 0, flags: int = 0) -> None:
         """Queue a packet with the counters of this moment."""

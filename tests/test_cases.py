@@ -111,3 +111,24 @@ def test_a_sender_beyond_its_own_buffer_waits_for_nothing() -> None:
     frees = [int(line.rsplit("free ", 1)[1].split()[0]) for line in lines("-r", capture, "op rw")]
     assert 262144 in frees
     assert min(frees) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "conns"),
+    [
+        ("f2_other_connection_goes_on", "finding stall", [1]),  # it goes on
+        ("f2_other_connection_goes_on", "finding warn", [1]),  # for so long that it is one
+        ("f2_other_connection_goes_on", "stalled", [1]),
+        ("f9_restored_and_dropped", "finding connect.still_open", [2]),
+        ("f9_restored_and_dropped", "finding unanswered and port 5101", []),
+        ("f9_restored_and_accepted", "finding reopened", [2]),
+        ("f1_linux_stops_at_own_64k", "finding stall", [1]),
+        ("f1_vmm_64k_to_guest_256k", "finding stall or finding own-buffer or stalled", []),
+        ("f5_vhost_guest3_to_guest4", "finding address.unrouted", [2]),
+    ],
+)
+def test_a_filter_asks_for_what_the_tables_say(name: str, asked: str, conns: list[int]) -> None:
+    """Also of what only the end tells, and not of what was taken back."""
+    said = lines("-r", FOLDER / f"{name}.pcap", "-z", "conv", "--json", asked)
+    found = [row["conn"] for row in map(json.loads, said) if row["z"] == "conv"]
+    assert conns == found

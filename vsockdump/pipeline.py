@@ -4,6 +4,7 @@ Rules for editors: this file wires and decides nothing that a stage could decide
 to stdout, everything else to stderr, one sentence a line.
 """
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from vsockdump.capture.packet_socket import Settings
     from vsockdump.filters.bpf import Program
     from vsockdump.filters.filter import Filter
+    from vsockdump.findings.hindsight import Hindsight
     from vsockdump.output.capture_file import Writer
     from vsockdump.output.extract import Extract
     from vsockdump.output.findings import Findings, Overdue
@@ -384,6 +386,7 @@ class _Run:
         scouting = config.limit and self._filter is not None and self._filter.needs_tracking
         self._scout = _State.new(config, wanted.filter) if scouting else None
         self._flush = config.line_buffered or source.live
+        self._hindsight = self._look_ahead()
         self._vsock = self._foreign = self._chosen = 0
         self._events = events
         self._written = written
@@ -394,6 +397,27 @@ class _Run:
         # Packets that scroll by, and programs that read, get one table after the other.
         self._printing = view is not None or self._follow is not None
         self._in_place = not self._printing and config.output != "json" and sys.stdout.isatty()
+
+    def _look_ahead(self) -> "Hindsight | None":
+        """What the end of a file tells, where its filter asks for that: it is read once before.
+
+        What comes only once, and what -c cuts off, is judged as it stands.
+        """
+        config, chosen = self._config, self._filter
+        if chosen is None or not chosen.asks_the_end or config.read is None or config.limit:
+            return None
+        if not os.path.isfile(config.read):
+            return None
+        from vsockdump.findings.hindsight import look_ahead
+
+        tracker = Tracker(config.max_connections)
+        with closing(FileReader(config.read)) as reader:
+            try:
+                hindsight = look_ahead(_tapped(reader, tracker), tracker)
+            except CaptureError:
+                return None  # it is said when it is read for good
+        self._tracker.learn(hindsight.uncapped)
+        return hindsight
 
     def set_timers(self, refreshes: list[float]) -> None:
         """What a live run does by the clock; `refreshes` are those of the statistics, 0: none."""
@@ -548,7 +572,11 @@ class _Run:
     def _filtered(self, batch: Batch) -> _Chosen:
         if self._track:
             self._track_by(self._state, batch)
-        return batch, None if self._filter is None else self._filter.mask(batch)
+        return batch, None if self._filter is None else self._mask(batch)
+
+    def _mask(self, batch: Batch) -> Mask:
+        assert self._filter is not None
+        return self._filter.mask(self._hindsight.of(batch) if self._hindsight else batch)
 
     def _track_by(self, state: _State, batch: Batch) -> None:
         state.tracker.set_taps([place.tap for place in self._source.interfaces])
@@ -713,6 +741,13 @@ class _Run:
             return EXIT_INPUT
         complain(f"{self._foreign} packets of {name} are not vsock{kinds} and were left out.")
         return EXIT_OK
+
+
+def _tapped(source: Source, tracker: Tracker) -> Iterator[Batch]:
+    """A source's batches, of which the tracker knows the taps."""
+    for batch in source.batches():
+        tracker.set_taps([place.tap for place in source.interfaces])
+        yield batch
 
 
 class _Stdout:

@@ -14,7 +14,7 @@ from vsockdump.filters.masks import mask_of
 from vsockdump.filters.packets import matches
 from vsockdump.filters.parse import parse
 from vsockdump.filters.printer import text
-from vsockdump.filters.sources import is_of_apps, is_tracked
+from vsockdump.filters.sources import is_of_apps, is_of_findings, is_tracked
 from vsockdump.filters.tree import Node, leaves
 
 
@@ -45,6 +45,11 @@ class Filter:
     def needs_apps(self) -> bool:
         """Whether it asks for anything that only the application layer knows."""
         return any(map(is_of_apps, leaves(self.lowered)))
+
+    @cached_property
+    def asks_the_end(self) -> bool:
+        """Whether it asks for anything that may only show at the end of a capture."""
+        return any(map(is_of_findings, leaves(self.lowered)))
 
     def mask(self, batch: Batch) -> Mask:
         """Which packets match: booleans of shape (n,).

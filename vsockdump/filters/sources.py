@@ -35,6 +35,13 @@ from vsockdump.track.store import EVENT_DTYPE
 
 FRAME_LENGTH: Final = "frame.len"
 KNOWN: Final = "known"  # the tracked column of batch.Known
+_OF_FINDINGS: Final = {
+    "vsock.marks",
+    "vsock.credit.free",
+    "vsock.credit.granted",
+    "events_low",
+    "events_high",
+}
 EVENTS: Final = ("events_low", "events_high")  # kinds of a packet's events: columns.kinds_column
 
 
@@ -216,6 +223,11 @@ def is_tracked(leaf: Node) -> bool:
             return SEARCHED[source].tracked
         case _:
             return False
+
+
+def is_of_findings(leaf: Node) -> bool:
+    """Whether a leaf of a lowered tree asks what was found, or for credit."""
+    return isinstance(leaf, Compare) and leaf.source in _OF_FINDINGS
 
 
 def is_of_apps(leaf: Node) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from vsockdump.errors import UsageError
 from vsockdump.findings import capture, connection, credit, frame, message
 from vsockdump.findings.rule import Rule, Severity, explanation
+from vsockdump.track.kinds import HANGS
 from vsockdump.track.marks import KIND_OF, MARK_OF, Mark
 
 RULES: Final = (
@@ -105,7 +106,10 @@ def names() -> dict[str, Names]:
         found[_hyphens(word)] = Names(int(mark), frozenset())
     for severity in Severity:
         found[severity.word] = _named(rule for rule in RULES if rule.severity == severity)
+    warn = found[Severity.WARN.word]
+    found[Severity.WARN.word] = warn._replace(kinds=warn.kinds | {HANGS})
     found["wrong"] = _named(rule for rule in RULES if rule.severity >= Severity.WARN)
+    found["wrong"] = found["wrong"]._replace(kinds=found["wrong"].kinds | {HANGS})
     return found
 
 

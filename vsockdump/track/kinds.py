@@ -115,6 +115,9 @@ class Limit(IntEnum):
     CAPPED = 2  # its own buffer too, as in newer Linux: it has waited at exactly that
 
 
+# No rule's number: for filters an event that is a warning because it still goes on.
+HANGS: Final = 0
+
 # A connection keeps a bit for each kind in this many words of 64.
 WORDS: Final = 2
 MOST: Final = 64 * WORDS  # kinds are below it

@@ -635,6 +635,10 @@ class _Core:
         self.taps = memoryview(taps)
         self.tap_count = len(taps)
 
+    def peer_of(self, cid, place):
+        """The row of a context id at a place; see _peer_of."""
+        return self._peer_of(cid, place)
+
     def rebuild(self, slots: cython.longlong[::1]) -> None:
         """Make the hash table for the current capacity and these slots."""
         size: cython.Py_ssize_t = 16
@@ -2562,6 +2566,19 @@ class Tracker:
     def connections(self) -> int:
         """Connections seen so far, the forgotten ones included."""
         return self.store.used + self.store.forgotten
+
+    def uncapped(self) -> list[tuple[int, int]]:
+        """(context id, place) of the senders that have shown that their own buffer is no limit."""
+        peers = self.store.peers
+        chosen = peers[peers["rule"] == int(_Limit.UNCAPPED)]
+        return list(zip(chosen["cid"].tolist(), chosen["place"].tolist(), strict=True))
+
+    def learn(self, uncapped) -> None:
+        """Know this of senders from the first packet on; before anything is tracked."""
+        for cid, place in uncapped:
+            row = self._core.peer_of(cid, place)
+            if row:
+                self.store.peers["rule"][row] = int(_Limit.UNCAPPED)
 
     def finish(self, now_ns: int | None = None) -> None:
         """Judge what only time can tell: connects that nobody answered.
