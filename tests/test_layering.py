@@ -19,6 +19,7 @@ RANKS = (
     ("address", "amounts", "errors", "lazy", "programs", "batch"),
     ("columns", "capture", "track", "layers"),
     ("findings", "apps"),
+    ("story",),
     ("fields",),
     ("filters",),
     ("output",),

@@ -7,6 +7,7 @@ what every run needs is imported at the top: `--version` must not load NumPy.
 import argparse
 import gc
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ EXIT_USAGE = 2
 _LONGEST = 262144  # bytes of a packet, as in tcpdump
 _LARGEST_RING_KIB = (4 << 20) - 1  # places in the ring are 32-bit numbers
 _LONGEST_TIMEOUT_MS = 60_000
+_PLAIN_WIDTH = 100  # characters of a line where no terminal says how many it has
 
 _COMPILED_MODULES = (
     "capture.scan",
@@ -198,8 +200,9 @@ def _verify(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> i
     from vsockdump.verify.engine import EngineError
     from vsockdump.verify.report import Verification
 
-    others = ("filter", "filter_file", "write", "interface", "statistics", "follow", "extract")
-    if arguments.read in (None, "-") or any(getattr(arguments, name) for name in others):
+    others = ("filter", "filter_file", "write", "interface", "statistics", "explain", "follow")
+    given = any(getattr(arguments, name) for name in (*others, "extract"))
+    if arguments.read in (None, "-") or given:
         parser.error("--verify compares the packets of -r FILE, all or -c N, and does nothing else")
     verification = Verification(arguments.read, arguments.limit)
     try:
@@ -236,7 +239,7 @@ def _print_program(parser: argparse.ArgumentParser, arguments: argparse.Namespac
     try:
         text = _filter_text(parser, arguments)
         # Packets that are only written need not be tracked; see pipeline.
-        tracked = arguments.statistics or arguments.print_packets
+        tracked = arguments.statistics or arguments.print_packets or arguments.explain
         tracked = tracked or arguments.follow or arguments.extract
         tracked = tracked or arguments.annotate or arguments.export
         only_written = arguments.write and not tracked
@@ -436,8 +439,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         action="append",
         help="a statistic instead of packets: conv, endpoints, credit[,CONNECTION], io,SECONDS,"
-        " findings, findings,explain [NAME], connects, stalls, apps, rpc[,slowest];"
-        " with another ,SECONDS it is shown again so often while a capture runs",
+        " findings, findings,explain [NAME], connects, stalls, apps, rpc[,slowest],"
+        " story,CONNECTION; with another ,SECONDS it is shown again so often while a capture runs",
+    )
+    add(
+        "--explain",
+        metavar="N",
+        help="the story of connection N instead of packets: who asked whom, what was said, who"
+        " waited for whom, how it ended, what is suspicious, and a chart of the packets that"
+        " decide it; `wrong` for the connections with the worst findings",
     )
     add(
         "--fail-on",
@@ -604,6 +614,8 @@ def _statistics(
 
         commands = [wish for wish in wishes if wish.partition(",")[0] not in STATISTICS]
     statistics = tuple(wish for wish in wishes if wish not in commands)
+    if arguments.explain is not None:
+        statistics += (f"story,{arguments.explain}",)
     if arguments.postrotate:
         commands.append(arguments.postrotate)
     if commands and not rotates:
@@ -664,6 +676,7 @@ def _tui(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Tui
         "-w": arguments.write,
         "-c": arguments.limit,
         "-z": arguments.statistics,
+        "--explain": arguments.explain,
         "-T": arguments.output,
         "--json": arguments.json,
         "--follow": arguments.follow,
@@ -772,6 +785,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         apps=apps,
         max_connections=arguments.max_connections,
         colour=colour,
+        width=_width(),
         live=_live(parser, arguments),
         user=arguments.user,
         tui=_tui(parser, arguments),
@@ -783,3 +797,8 @@ def _colour(choice: str) -> bool:
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         return sys.stdout.isatty() and not plain
     return choice == "always"
+
+
+def _width() -> int:
+    """Of the lines that are wrapped: the terminal's, COLUMNS, or a plain width."""
+    return shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns

@@ -48,7 +48,8 @@ class Config(NamedTuple):
     severity of a finding with which the run fails.  `follow` shows the dialogue of a connection,
     `extract` writes streams to files; `export` names what packets become when they are written,
     "" leaves them as they are.  `apps` says how application protocols are decoded, None: not at
-    all.  `tui` asks for the terminal program, for which `filter` is the first one of many.
+    all.  `width` is that of the lines of text that is wrapped.  `tui` asks for the terminal
+    program, for which `filter` is the first one of many.
     """
 
     read: str | None
@@ -74,6 +75,7 @@ class Config(NamedTuple):
     apps: "DialogueOptions | None" = None
     max_connections: int = 1_000_000
     colour: bool = False
+    width: int = 100
     live: LiveOptions = LiveOptions()
     user: str | None = None
     tui: TuiOptions | None = None

@@ -71,9 +71,9 @@ def run(config: Config) -> int:
     wanted = _wanted(config)
     view = _view(config)
     wishes = _wishes(config)
-    asked = any(wish.of_apps for wish in wishes) or _shows_apps(config)
+    asked = any(map(partial(_asks_apps, config), wishes)) or _shows_apps(config)
     state = _State.new(config, wanted.filter, asked)
-    statistics = _statistics(wishes, state, wanted.selection)
+    statistics = _statistics(wishes, state, wanted.selection, config.width)
     with ExitStack() as held:
         written = _Written(_postrotate(config, held), _secrets(config))
         if config.read is None:
@@ -182,13 +182,18 @@ def _wishes(config: Config) -> "list[Wish]":
 
 
 def _statistics(
-    wishes: "list[Wish]", state: _State, selection: Selection | None
+    wishes: "list[Wish]", state: _State, selection: Selection | None, width: int
 ) -> "list[Statistic]":
     if not wishes:
         return []
     from vsockdump.output.statistics import make
 
-    return [make(wish.text, *state, selection) for wish in wishes]
+    return [make(wish.text, *state, selection, width) for wish in wishes]
+
+
+def _asks_apps(config: Config, wish: "Wish") -> bool:
+    """Whether a -z needs what is said, or tells it where it is decoded."""
+    return wish.of_apps or (wish.of_apps_if_any and config.apps is not None)
 
 
 def _secrets(config: Config) -> "Secrets | None":
@@ -457,7 +462,7 @@ class _Run:
             complain(sentence)
         status = self._end_follow() or status
         self._end_extraction()
-        self._print_statistics()
+        status = self._print_statistics() or status
         self._out.flush()
         if self._source.counts() is not None:
             self._say_counts()
@@ -660,8 +665,8 @@ class _Run:
             complain(sentence)
         return EXIT_OK if self._follow.chosen else EXIT_INPUT
 
-    def _print_statistics(self) -> None:
-        """The result, at the end."""
+    def _print_statistics(self) -> int:
+        """The result, at the end; its exit status."""
         self._tracker.finish(self._source.now_ns())
         if self._state.dialogues is not None:
             self._state.dialogues.finish()
@@ -669,8 +674,15 @@ class _Run:
         if self._in_place and self._shown:
             self._out.write(drawn(()).encode())
             self._shown = 0
+        status = EXIT_OK
         for statistic in self._statistics:
-            self._print(statistic)
+            sentence = statistic.complaint(self._source.name)
+            if sentence:
+                status = EXIT_INPUT
+                complain(sentence)
+            else:
+                self._print(statistic)
+        return status
 
     def _tell_of_drops(self) -> None:
         """What the kernel dropped is a finding that no packet shows."""

@@ -84,17 +84,24 @@ class Connects(OfStore):
         """The attempts in order of their REQUESTs."""
         accepting = self._accepting()
         for connection, forth, back in self._connections():
-            begun = connection.side_known and not connection.midstream
-            if begun and connection.state != State.DATAGRAM:
+            if _is_attempt(connection):
                 yield self._attempt(connection, forth, back, accepting)
+
+    def attempt(self, connection: ConnectionRow, forth: FlowRow, back: FlowRow) -> Attempt | None:
+        """The attempt that a connection began with, None where no REQUEST of it was seen."""
+        if not _is_attempt(connection):
+            return None
+        accepting = self._accepting() if connection.state == State.REFUSED else set()
+        return self._attempt(connection, forth, back, accepting)
 
     def _accepting(self) -> set[tuple[Endpoint, int]]:
         """(endpoint, socket type) of those that accepted a connection at any time."""
-        return {
-            (ends(row)[1], row.type)
-            for row, _forth, _back in self._tracker.store.rows()
-            if row.answered_ns != NO_TIME and row.state != State.REFUSED
-        }
+        store = self._tracker.store
+        rows = store.connections[: store.used]
+        accepted = (rows["answered_ns"] != NO_TIME) & (rows["state"] != int(State.REFUSED))
+        columns = (rows[name][accepted] for name in ("acceptor_cid", "acceptor_port", "type"))
+        cids, ports, types = (column.tolist() for column in columns)
+        return set(zip(map(Endpoint, cids, ports), types, strict=True))
 
     def _attempt(
         self,
@@ -205,6 +212,11 @@ class Connects(OfStore):
                     **dict(zip(names, total.percentiles(), strict=True)),
                 },
             )
+
+
+def _is_attempt(connection: ConnectionRow) -> bool:
+    begun = connection.side_known and not connection.midstream
+    return bool(begun and connection.state != State.DATAGRAM)
 
 
 def _why_refused(connection: ConnectionRow, accepting: set[tuple[Endpoint, int]]) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SECOND: Final = 10**9
 OF_APPS: Final = ("apps", "rpc")  # need the application layer
+STORY: Final = "story"  # takes it where it is there
 STATISTICS: Final = (
     "conv",
     "endpoints",
@@ -43,7 +44,9 @@ STATISTICS: Final = (
     "connects",
     "stalls",
     *OF_APPS,
+    STORY,
 )
+PLAIN_WIDTH: Final = 100  # characters of a line where no terminal says how many it has
 SLOWEST: Final = "slowest"
 _SHORTEST: Final = Decimal("1e-9")
 _LONGEST: Final = Decimal("1e9")
@@ -69,6 +72,9 @@ class Statistic(Protocol):
     def json_lines(self) -> Iterator[str]:
         """The result for programs, one JSON object a line."""
 
+    def complaint(self, source: str) -> str:
+        """Why there is nothing to show of the source, in a sentence; "" where there is."""
+
 
 class StatisticError(UsageError):
     """A -z that does not exist or whose argument cannot be; one sentence."""
@@ -85,8 +91,13 @@ class Wish(NamedTuple):
         """Whether it counts what is said."""
         return self.text.partition(",")[0] in OF_APPS
 
+    @property
+    def of_apps_if_any(self) -> bool:
+        """Whether it tells what is said, where application protocols are decoded."""
+        return self.text.partition(",")[0] == STORY
 
-_ARGUMENTS: Final = {"credit": 1, "io": 1}  # how many a statistic takes; others take none
+
+_ARGUMENTS: Final = {"credit": 1, "io": 1, STORY: 1}  # how many a statistic takes; others take none
 
 
 def wish(text: str) -> Wish:
@@ -121,8 +132,12 @@ def make(
     tracker: Tracker,
     dialogues: "Dialogues | None" = None,
     selection: Selection | None = None,
+    width: int = PLAIN_WIDTH,
 ) -> Statistic:
-    """The statistic that a -z argument names, of what is selected; raises StatisticError."""
+    """The statistic that a -z argument names, of what is selected; raises StatisticError.
+
+    `width` is that of the lines of those that wrap them.
+    """
     name, _, argument = text.partition(",")
     if name == "conv" and not argument:
         return Conversations(tracker, selection)
@@ -132,13 +147,18 @@ def make(
         return Credit(tracker, selection, _connection(argument))
     if name == "io":
         return Intervals(tracker, selection, _interval(argument))
+    if name == STORY:
+        from vsockdump.output.story import make as make_story
+
+        return make_story(argument, tracker, selection, dialogues, width)
     if name in OF_APPS and argument in ("", SLOWEST if name == "rpc" else ""):
         return _of_apps(name, tracker, selection, dialogues, argument == SLOWEST)
     if not argument and name in STATISTICS:
         return _of_trouble(name, tracker, selection)
     raise StatisticError(
         f"There is no statistic {text}; there are conv, endpoints, credit[,CONNECTION],"
-        " io,SECONDS, findings, connects, stalls, apps and rpc[,slowest], each with [,REFRESH]."
+        " io,SECONDS, findings, connects, stalls, apps, rpc[,slowest] and story,CONNECTION, each"
+        " with [,REFRESH]."
     )
 
 
@@ -304,6 +324,10 @@ class OfStore:
 
     def add(self, batch: Batch, mask: Mask | None = None) -> None:
         """The store has it already."""
+
+    def complaint(self, source: str) -> str:
+        """An empty table says itself that nothing is there."""
+        return ""
 
 
 _CONV_COLUMNS: Final = (
@@ -744,6 +768,10 @@ class Intervals:
         for column, weight in enumerate(weights):
             sums = np.bincount(index - low, weight, top - low)
             self._counts[low:top, column] += sums.astype(np.int64)
+
+    def complaint(self, source: str) -> str:
+        """An empty table says itself that nothing is there."""
+        return ""
 
     def _bounds(self, index: int) -> tuple[int, int]:
         """Start and end of an interval, relative to the first packet."""

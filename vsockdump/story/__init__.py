@@ -1,0 +1,1 @@
+"""The story of one connection, as an expert would tell it: sentences, findings, a chart."""
