@@ -24,7 +24,7 @@ RANKS = (
     ("filters",),
     ("output",),
     ("export",),
-    ("config", "demo", "library", "extcap", "verify"),
+    ("config", "demo", "library", "extcap", "manual", "verify"),
     ("tui",),
     ("events", "wireshark"),
     ("pipeline",),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from running import run
 
+from vsockdump import manual
 from vsockdump.apps.registry import codes
 from vsockdump.fields import FIELDS
 from vsockdump.findings.registry import RULES
@@ -35,12 +36,13 @@ def deviations_table() -> str:
 
 
 def examples() -> list[tuple[str, str]]:
-    """(command, output) of the README's blocks that begin with a prompt."""
+    """(command, output) of the blocks that begin with a prompt, of the README and the manual."""
     found = []
-    for block in README.split("```")[1::2]:
-        first, _, output = block.strip().partition("\n")
-        if first.startswith("$ "):
-            found.append((first[2:], output))
+    for text in (README, *map(manual.page, manual.subjects())):
+        for block in text.split("```")[1::2]:
+            first, _, output = block.strip().partition("\n")
+            if first.startswith("$ "):
+                found.append((first[2:], output))
     return found
 
 

@@ -53,10 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGPIPE, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     _open_standard_streams()
+    words = sys.argv[1:] if argv is None else list(argv)
+    if _asks_for_manual(words):
+        return _manual("".join(words[1:]))
     parser = _parser()
     # A filter is words between, before or behind the options, as for tcpdump.
-    arguments = parser.parse_intermixed_args(argv)
-    if not (sys.argv[1:] if argv is None else argv):
+    arguments = parser.parse_intermixed_args(words)
+    if not words:
         arguments.tui = _suits_tui()
     if arguments.version:
         return _say([version()])
@@ -77,6 +80,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.install_wireshark or arguments.uninstall_wireshark:
         return _wireshark(arguments.install_wireshark, arguments.user)
     return _run(parser, arguments)
+
+
+def _asks_for_manual(words: Sequence[str]) -> bool:
+    """`help` and at most a subject: with options beside it, it would be a filter."""
+    return words[:1] == ["help"] and len(words) < 3 and not any(map(_is_option, words))
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-")
+
+
+def _manual(subject: str) -> int:
+    """`help [SUBJECT]`: on a terminal drawn, in a pipe as it was written."""
+    from vsockdump import manual
+
+    try:
+        text = manual.page(subject)
+    except manual.SubjectError as error:
+        print(f"vsockdump: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    if not sys.stdout.isatty():
+        return _say(text.splitlines())
+    os.environ.setdefault("LESS", "-FRX")  # colours, and nothing to leave where all is seen
+    manual.show(text, _colour("auto"))
+    return 0
 
 
 def _suits_tui() -> bool:
@@ -292,8 +320,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="vsockdump",
         allow_abbrev=False,
         description="Packet analyzer for AF_VSOCK.",
-        epilog="Without -r a vsock monitor is captured live.  Exit status: 0 done, 1 bad input,"
-        " failed capture or output, 2 wrong usage, 3 found what --fail-on names.",
+        epilog="vsockdump help [SUBJECT] shows the manual.  Without -r a vsock monitor is"
+        " captured live.  Exit status: 0 done, 1 bad input, failed capture or output, 2 wrong"
+        " usage, 3 found what --fail-on names.",
     )
     add = parser.add_argument
     add("--version", action="store_true", help="print the version and how it was built")

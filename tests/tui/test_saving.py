@@ -142,7 +142,7 @@ def test_every_pane_exports_what_the_command_line_prints(
     )
 
     async def test(app: VsockApp, pilot: Any) -> None:
-        await pilot.press(key_of(pane), "e")
+        await pilot.press(key_of(pane), "E")
         await until(pilot, lambda: isinstance(app.screen, Prompt))
         app.screen.query_one(Input).value = str(path)
         await pilot.press("enter")

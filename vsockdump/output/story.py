@@ -47,7 +47,7 @@ from vsockdump.story.model import (
 from vsockdump.story.packets import Recent, compact
 from vsockdump.story.record import Recorder
 from vsockdump.story.telling import tell
-from vsockdump.story.text import Pen, values
+from vsockdump.story.text import Line, Pen, values
 from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
 
@@ -74,7 +74,7 @@ def asked_for(argument: str) -> int | str:
     if number and 0 < int(number) < 2**63:
         return int(number)
     raise StatisticError(
-        "--explain and -z story, take the number of a connection, as in --explain 7, or the word"
+        "--explain (or -z story) takes the number of a connection, as in --explain 7, or the word"
         f" {WRONG}, not {argument or 'nothing'}."
     )
 
@@ -162,7 +162,9 @@ class Explained(Findings):
         pairs = ends_of(self._tracker, [case])
         time_ns = None if event.time_ns == NO_TIME or self._timeless else event.time_ns
         text = said(case, pairs, numeric)
-        return Found(case.rule, event.conn, event.packet, time_ns, text, bool(event.open))
+        return Found(
+            case.rule, case.severity, event.conn, event.packet, time_ns, text, bool(event.open)
+        )
 
     def _protocol(self, conn: int) -> Protocol:
         if self._dialogues is None:
@@ -243,6 +245,7 @@ class OneExplained(Explained):
     """The story of connection `conn`."""
 
     conn = 0
+    takes_late = True  # False: batches have what was understood late already
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -264,7 +267,8 @@ class OneExplained(Explained):
         entry = self._entry(self.conn)
         if entry is None or not self.recorder.count or not self._chosen:
             return None
-        self._take_late({self.conn: self.recorder})
+        if self.takes_late:
+            self._take_late({self.conn: self.recorder})
         facts = self._facts(entry, self.recorder, self.collector.cases(), numeric)
         return self._story(entry, facts)
 
@@ -276,7 +280,8 @@ class OneExplained(Explained):
         """Sentences, findings, chart."""
         story = self.story(numeric)
         if story is not None:
-            yield from Pen(self._width, colour).lines(story)
+            for line in Pen(self._width).lines(story):
+                yield line.coloured(colour)
             yield from self._notes()
 
     def json_lines(self) -> Iterator[str]:
@@ -334,13 +339,13 @@ class WrongExplained(Explained):
         assert batch.events is not None
         found: list[int] = []
         for event in (Event(*row) for row in batch.events.tolist()):
-            rule = Case(event, 1, 0).rule
+            case = Case(event, 1, 0)
             known = event.conn in self._recorders or event.conn in found or not event.conn
-            if known or rule.severity < Severity.WARN:
+            if known or case.severity < Severity.WARN:
                 continue
-            alike = self._alike.get(rule.name, 0)
+            alike = self._alike.get(case.rule.name, 0)
             if alike < _MOST_ALIKE and len(self._recorders) + len(found) < _MOST_RECORDED:
-                self._alike[rule.name] = alike + 1
+                self._alike[case.rule.name] = alike + 1
                 found.append(event.conn)
         return found
 
@@ -362,8 +367,8 @@ class WrongExplained(Explained):
         """The connections with bad findings by their sets of them, the worst first."""
         sets: dict[int, dict[str, Severity]] = {}
         for case in cases:
-            if case.event.conn and case.rule.severity >= Severity.WARN and self._is_selected(case):
-                sets.setdefault(case.event.conn, {})[case.rule.name] = case.rule.severity
+            if case.event.conn and case.severity >= Severity.WARN and self._is_selected(case):
+                sets.setdefault(case.event.conn, {})[case.rule.name] = case.severity
         groups: dict[frozenset[str], _Alike] = {}
         for conn, rules in sets.items():
             alike = groups.setdefault(frozenset(rules), _Alike(max(rules.values()), []))
@@ -383,17 +388,24 @@ class WrongExplained(Explained):
 
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
         """Which connections are told, then the stories."""
-        pen = Pen(self._width, colour)
+        for line in self._told(Pen(self._width), numeric):
+            yield line.coloured(colour)
+
+    def _told(self, pen: Pen, numeric: bool) -> Iterator[Line]:
         groups = self._worst(self.collector.cases())
         yield from pen.wrapped(self._title(groups))
         for story, alike in self._stories(numeric):
-            yield ""
+            yield Line("")
             yield from pen.lines(story)
             same = [conn for conn in sorted(alike.conns) if conn != story.facts.connection.number]
             if same:
                 yield from pen.wrapped(f"The same was found in {_numbers(same)}.")
-        for text in (*self._left(groups), *self._notes()):
-            yield from pen.wrapped(text)
+        left = [conn for group in groups[MOST_TOLD:] for conn in group.conns]
+        if left:
+            yield Line("")
+            yield from pen.wrapped(f"Not told, with other findings: {_numbers(sorted(left))}.")
+        for note in self._notes():
+            yield from pen.wrapped(note)
 
     def _title(self, groups: list[_Alike]) -> str:
         if not groups:
@@ -405,12 +417,6 @@ class WrongExplained(Explained):
             f"{counted(conns, 'connection')} with findings that are warnings or errors, of"
             f" {counted(len(groups), 'kind')}; one connection of {told} told, the worst first."
         )
-
-    def _left(self, groups: list[_Alike]) -> Iterator[str]:
-        left = [conn for group in groups[MOST_TOLD:] for conn in group.conns]
-        if left:
-            yield ""
-            yield f"Not told, with other findings: {_numbers(sorted(left))}."
 
     def json_lines(self) -> Iterator[str]:
         """One object a story; `same_findings` are the connections it stands for."""

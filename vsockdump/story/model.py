@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import IntFlag, StrEnum
 from typing import Any, NamedTuple
 
-from vsockdump.findings.rule import Rule
+from vsockdump.findings.rule import Rule, Severity
 from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.wire import Op
 
@@ -165,9 +165,13 @@ class Outcome(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A finding of the connection, or with `conn` 0 of the whole capture."""
+    """A finding of the connection, or with `conn` 0 of the whole capture.
+
+    `severity` is the rule's, or less where there is doubt.
+    """
 
     rule: Rule
+    severity: Severity
     conn: int
     packet: int
     time_ns: int | None

@@ -183,7 +183,7 @@ def _buffer(answer: Packet | None) -> str:
 
 def _severity(facts: Facts, group: str) -> str:
     """The worst that was found of a group of rules."""
-    found = [one.rule.severity for one in facts.found if one.conn and one.rule.group == group]
+    found = [one.severity for one in facts.found if one.conn and one.rule.group == group]
     worst = max(found, default=Severity.CHAT)
     return worst.word if worst > Severity.CHAT else ""
 
@@ -377,13 +377,13 @@ def _silences(facts: Facts) -> Iterator[Sentence]:
 
 def _findings(facts: Facts) -> Iterator[Sentence]:
     for found in facts.found:
-        worth = found.rule.severity > Severity.CHAT and found.rule.name not in _TOLD
+        worth = found.severity > Severity.CHAT and found.rule.name not in _TOLD
         if found.conn and worth:
             packets = (found.packet,) if found.packet else ()
             shown = f" (packet {found.packet})" if found.packet else ""
             text = f"{_begun(facts, found.text)}{shown}."
             yield Sentence(
-                Kind.FINDING, _found_at(facts, found), packets, text, found.rule.severity.word
+                Kind.FINDING, _found_at(facts, found), packets, text, found.severity.word
             )
 
 
@@ -530,11 +530,11 @@ def _how_it_ended(facts: Facts) -> str:
 
 
 def _suspicions(facts: Facts) -> str:
-    own = [one.rule for one in facts.found if one.conn and one.rule.severity > Severity.CHAT]
+    own = [one for one in facts.found if one.conn and one.severity > Severity.CHAT]
     if not own:
         return "Nothing suspicious was found."
-    worst = sorted(own, key=lambda rule: -rule.severity)
-    words = ", ".join(dict.fromkeys(rule.word for rule in worst))
+    worst = sorted(own, key=lambda one: -one.severity)
+    words = ", ".join(dict.fromkeys(one.rule.word for one in worst))
     return f"{'Suspicious' if worst[0].severity >= Severity.WARN else 'Worth a look'}: {words}."
 
 

@@ -7,6 +7,7 @@ from vsockdump.findings.rule import Severity
 from vsockdump.story import chart
 from vsockdump.story.model import Facts, Found, Story
 from vsockdump.story.sentences import sentences, summary
+from vsockdump.track.kinds import Doubt
 
 
 def tell(facts: Facts, values: dict[str, object]) -> Story:
@@ -23,7 +24,7 @@ def tell(facts: Facts, values: dict[str, object]) -> Story:
 
 
 def _worst_first(found: Found) -> tuple[bool, int, int]:
-    return not found.conn, -found.rule.severity, found.packet
+    return not found.conn, -found.severity, found.packet
 
 
 def _notes(facts: Facts) -> Iterator[str]:
@@ -33,12 +34,16 @@ def _notes(facts: Facts) -> Iterator[str]:
             f"Its first {counted(record.joined, 'packet')} were not kept: the chart begins behind"
             f" them. --explain {row.number} tells it from its first packet on."
         )
+    if row.doubt & Doubt.MISSING:
+        yield "Packets of it may be missing in the capture: what is told of credit may not be so."
+    if row.doubt & Doubt.ORDER:
+        yield "Its packets are not in the order of time: what is told of order may not be so."
     if not row.side_known:
         yield "Which end asked for the connection is not known; the one seen first is on the left."
     if facts.first_ns is None:
         yield "The packets have no times: nothing is said of how long anything took."
     if not facts.protocol.decoded:
         yield "Application protocols were not looked for (--decode none)."
-    suspects = [one for one in facts.found if one.rule.severity > Severity.CHAT]
+    suspects = [one for one in facts.found if one.severity > Severity.CHAT]
     if suspects:
         yield "vsockdump -z findings,explain NAME says more of a finding."

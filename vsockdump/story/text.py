@@ -7,9 +7,9 @@ Rules for editors: plain ASCII signs, so that it can be pasted anywhere.  Texts 
 characters, which are measured as terminals draw them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from unicodedata import combining, east_asian_width
 
 from vsockdump.amounts import counted
@@ -23,61 +23,76 @@ NARROWEST: Final = 60
 WIDEST: Final = 200
 _TIME: Final = 12  # characters of a time
 _INNER: Final = 16  # between the life lines, at least
-_BOLD: Final = "\033[1m"
-_DIM: Final = "\033[2m"
+_COLOURS: Final = {
+    "head": "\033[1m",
+    "aside": "\033[2m",
+    "initiator": "\033[36m",
+    "acceptor": "\033[33m",
+    "error": "\033[1;31m",
+    "warn": "\033[33m",
+    "note": "\033[36m",
+    "chat": "\033[2m",
+}
 _PLAIN: Final = "\033[0m"
-_OF_SIDE: Final = ("\033[36m", "\033[33m")
-_OF_SEVERITY: Final = {"error": "\033[1;31m", "warn": "\033[33m", "note": "\033[36m"}
+
+
+class Line(NamedTuple):
+    """A line, how it looks (a key of _COLOURS, "": plainly), the packet it leads to (0: none)."""
+
+    text: str
+    look: str = ""
+    packet: int = 0
+
+    def coloured(self, colour: bool) -> str:
+        """As a terminal is given it."""
+        before = _COLOURS.get(self.look, "") if colour and self.text else ""
+        return f"{before}{self.text}{_PLAIN}" if before else self.text
 
 
 class Pen:
-    """Writes lines of a width, in colour or without."""
+    """Writes lines of a width."""
 
-    def __init__(self, width: int, colour: bool) -> None:
+    def __init__(self, width: int) -> None:
         self.width = max(min(width, WIDEST), NARROWEST)
-        self._colour = colour
 
-    def lines(self, story: Story) -> Iterator[str]:
+    def lines(self, story: Story) -> Iterator[Line]:
         """The whole story."""
         facts = story.facts
         title = f"Connection {facts.connection.number}: {facts.names[0]} and {facts.names[1]},"
-        yield from self.painted(_BOLD, self.wrapped(f"{title} {facts.socket_type}"))
+        yield from self.wrapped(f"{title} {facts.socket_type}", "head")
         yield from self.wrapped(story.summary)
         yield from self._section("What happened, in seconds since the first packet of the capture")
         for sentence in story.sentences:
-            lines = self.told(facts, sentence.time_ns, sentence.text)
-            yield from self.painted(_OF_SEVERITY.get(sentence.severity, ""), lines)
+            start = f"{since(facts, sentence.time_ns):>{_TIME}}  "
+            yield from self.wrapped(sentence.text, sentence.severity, sentence.packet, start)
         if story.found:
             yield from self._section("What is suspicious, what that usually means, what to look at")
             for found in story.found:
                 yield from self._finding(found)
         yield from self._section(_heading(story))
-        yield from self.chart(facts, story.rows)
+        yield from self._chart(facts, story.rows)
         if story.notes:
-            yield ""
+            yield Line("")
         for note in story.notes:
             yield from self.wrapped(note)
 
-    def _section(self, title: str) -> Iterator[str]:
-        yield ""
-        yield from self.painted(_BOLD, self.wrapped(title))
+    def _section(self, title: str) -> Iterator[Line]:
+        yield Line("")
+        yield from self.wrapped(title, "head")
 
-    def told(self, facts: Facts, time_ns: int | None, text: str) -> list[str]:
-        """A sentence behind its time."""
-        return self.wrapped(text, f"{since(facts, time_ns):>{_TIME}}  ")
-
-    def _finding(self, found: Found) -> Iterator[str]:
-        rule = found.rule
+    def _finding(self, found: Found) -> Iterator[Line]:
+        rule, word, packet = found.rule, found.severity.word, found.packet
         of = "" if found.conn else ", of the whole capture"
-        shown = f" (packet {found.packet})" if found.packet else ""
-        style = _OF_SEVERITY.get(rule.severity.word, _DIM)
-        head = f"{rule.severity.word} {rule.name}{of}: "
-        yield from self.painted(style, self.wrapped(f"{head}{found.text}{shown}.", "  ", 4))
-        if rule.severity > Severity.CHAT:
-            yield from self.wrapped(f"usually: {rule.cause}", "    ", 13)
-            yield from self.wrapped(f"look at: {rule.look}", "    ", 13)
+        shown = f" (packet {packet})" if packet else ""
+        text = f"{word} {rule.name}{of}: {found.text}{shown}."
+        yield from self.wrapped(text, word, packet, "  ", 4)
+        if found.severity > Severity.CHAT:
+            yield from self.wrapped(f"usually: {rule.cause}", "", packet, "    ", 13)
+            yield from self.wrapped(f"look at: {rule.look}", "", packet, "    ", 13)
 
-    def wrapped(self, text: str, start: str = "", indent: int | None = None) -> list[str]:
+    def wrapped(
+        self, text: str, look: str = "", packet: int = 0, start: str = "", indent: int | None = None
+    ) -> list[Line]:
         """Text in lines; those that follow are indented as far as `start` reaches."""
         rest = " " * (len(start) if indent is None else indent)
         lines = wrap(
@@ -87,27 +102,17 @@ class Pen:
             subsequent_indent=rest,
             break_on_hyphens=False,
         )
-        return lines or [start.rstrip()]
+        return [Line(line, look, packet) for line in lines]
 
-    def painted(self, style: str, lines: list[str]) -> list[str]:
-        """The lines in this style."""
-        if not (self._colour and style):
-            return lines
-        return [f"{style}{line}{_PLAIN}" for line in lines]
-
-    # --- the chart ---------------------------------------------------------------------------
-
-    def chart(self, facts: Facts, rows: list[Row] | Any) -> Iterator[str]:
+    def _chart(self, facts: Facts, rows: Sequence[Row]) -> Iterator[Line]:
         """The heads of the two columns, and the rows."""
         if rows:
             shape = _Shape(self.width, rows)
-            yield from self.painted(_BOLD, list(shape.heads(facts.names)))
+            yield from (Line(head, "head") for head in shape.heads(facts.names))
             for row in rows:
-                yield from self.painted(_style(row), list(shape.lines(facts, row)))
-
-
-def _style(row: Row) -> str:
-    return _OF_SIDE[row.packet.side] if isinstance(row, Arrow) else _DIM
+                look = SIDES[row.packet.side] if isinstance(row, Arrow) else "aside"
+                packet = row.packet.number if isinstance(row, Arrow) else row.packet
+                yield from (Line(line, look, packet) for line in shape.lines(facts, row))
 
 
 def since(facts: Facts, time_ns: int | None) -> str:
@@ -136,7 +141,7 @@ def _heading(story: Story) -> str:
 class _Shape:
     """Where the columns of a chart stand."""
 
-    def __init__(self, width: int, rows: list[Row]) -> None:
+    def __init__(self, width: int, rows: Sequence[Row]) -> None:
         arrows = [row for row in rows if isinstance(row, Arrow)]
         self._digits = max((len(str(row.packet.number)) for row in arrows), default=1)
         credit = max((len(row.credit) for row in arrows), default=0)
@@ -241,7 +246,7 @@ def values(story: Story) -> dict[str, Any]:
 def _found_values(found: Found) -> dict[str, Any]:
     return {
         "finding": found.rule.name,
-        "severity": found.rule.severity.word,
+        "severity": found.severity.word,
         "conn": found.conn or None,
         "packet": found.packet or None,
         "goes_on": found.goes_on,

@@ -152,6 +152,7 @@ class ConnectionsPane(Pane):
         bind("enter", "packets", "Its packets"),
         bind("f", "open('follow')", "Follow"),
         bind("c", "open('credit')", "Credit"),
+        bind("e", "open('story')", "Explain"),
         bind("s,greater_than_sign", "sort(1)", "Sort", tooltip="by the next column"),
         bind("less_than_sign", "sort(-1)", "Sort by the column before", show=False),
         bind("r", "reverse", "Reverse", show=False),

@@ -49,6 +49,7 @@ class FindingsPane(RefreshedPane):
     BINDINGS: ClassVar[list[BindingType]] = [
         bind("space", "open", "Cases"),
         bind("c", "list", "List its packets"),
+        bind("e", "explain", "Explain the connection", show=False),
     ]
 
     def __init__(self, session: Session, name: str) -> None:
@@ -122,6 +123,12 @@ class FindingsPane(RefreshedPane):
             return
         self.post_message(FilterBy(filter_of(_line(self.table.chosen))))
         self.post_message(OpenPane("packets"))
+
+    def action_explain(self) -> None:
+        """The story of the case's connection."""
+        if self.table.chosen is not None:
+            self.session.conn = _line(self.table.chosen).conn or self.session.conn
+        self.post_message(OpenPane("story"))
 
 
 def findings_of(session: Session) -> _Made:

@@ -34,7 +34,7 @@ from vsockdump.tui.model.goto import GotoError, place_of
 from vsockdump.tui.model.passes import Listing, find
 from vsockdump.tui.model.saving import printed
 from vsockdump.tui.model.wording import bytes_filter, field_filter
-from vsockdump.tui.pane import Command, FilterBy, Pane, Picked
+from vsockdump.tui.pane import Command, FilterBy, OpenPane, Pane, Picked
 from vsockdump.tui.prompt import Prompt
 from vsockdump.tui.rows import RowList
 from vsockdump.tui.searching import Search
@@ -226,6 +226,7 @@ class PacketsPane(Pane):
         _key("left_curly_bracket", "{", "next('conn', False)", "The one before in the connection"),
         bind("o", "go_to", "Go to"),
         bind("c", "connection", "Only this connection", show=False),
+        bind("e", "explain", "Explain the connection", show=False),
         bind("m", "mark", "Mark"),
         bind("t", "times", "Time format", show=False),
         bind("a", "names", "Addresses as names or numbers", show=False),
@@ -431,6 +432,11 @@ class PacketsPane(Pane):
         conn = self._conn()
         if conn:
             self.post_message(FilterBy(f"conn {conn}"))
+
+    def action_explain(self) -> None:
+        """The story of the packet's connection."""
+        self.session.conn = self._conn() or self.session.conn
+        self.post_message(OpenPane("story"))
 
     def _conn(self) -> int:
         if not self.session.current:

@@ -12,6 +12,7 @@ from vsockdump.tui.follow import FollowPane
 from vsockdump.tui.packets import PacketsPane
 from vsockdump.tui.pane import Pane
 from vsockdump.tui.statistics import StatisticsPane
+from vsockdump.tui.story import StoryPane
 
 PANES: Final[dict[str, type[Pane]]] = {
     "packets": PacketsPane,
@@ -20,4 +21,5 @@ PANES: Final[dict[str, type[Pane]]] = {
     "follow": FollowPane,
     "findings": FindingsPane,
     "statistics": StatisticsPane,
+    "story": StoryPane,
 }

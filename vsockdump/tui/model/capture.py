@@ -306,6 +306,11 @@ class Capture:
             return np.zeros(len(conns), np.uint8)
         return self._dialogues.protocols_of(conns)
 
+    @property
+    def dialogues(self) -> Dialogues | None:
+        """Who speaks what; to be read while frozen.  None: nobody looks."""
+        return self._dialogues
+
     def findings(self) -> list[Group]:
         """What was found until now, by rule, the worst first."""
         with self._counting:
