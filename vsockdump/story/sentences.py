@@ -147,7 +147,7 @@ def _answered(facts: Facts) -> Sentence:
         case "refused":
             text = f"{other} refused{after}{shown}{why}."
         case "given up":
-            text = f"{one} gave the connect up{after}{why}; {other} had not answered."
+            text = f"{one} gave the connect up{after}{shown}{why}; {other} had not answered."
         case "silent":
             text = f"{other} did not answer{waited}; connect() gives up after 2 s."
         case _:
@@ -161,18 +161,17 @@ def _answered(facts: Facts) -> Sentence:
 
 
 def _answer(facts: Facts) -> Packet | None:
-    """The RESPONSE or RST of the acceptor that answers the REQUEST."""
+    """The packet that ends the connect: RESPONSE or RST of the acceptor, or the asker's RST."""
     assert facts.outcome is not None
-    if facts.outcome.word not in ("accepted", "late", "refused"):
-        return None
-    wanted = _RST if facts.outcome.word == "refused" else int(Op.RESPONSE)
+    side = 0 if facts.outcome.word == "given up" else 1
+    wanted = _RST if facts.outcome.word in ("refused", "given up") else int(Op.RESPONSE)
     packets = (packet for packet, _why in facts.record.packets)
-    return next((one for one in packets if one.op == wanted and _by_acceptor(facts, one)), None)
+    return next((one for one in packets if one.op == wanted and _is_by(facts, one, side)), None)
 
 
-def _by_acceptor(facts: Facts, packet: Packet) -> bool:
+def _is_by(facts: Facts, packet: Packet, side: int) -> bool:
     """An end that talks to itself is both."""
-    return packet.side == 1 or facts.names[0] == facts.names[1]
+    return packet.side == side or facts.names[0] == facts.names[1]
 
 
 def _buffer(answer: Packet | None) -> str:
@@ -193,13 +192,13 @@ def _severity(facts: Facts, group: str) -> str:
 
 def _said(facts: Facts) -> Iterator[Sentence]:
     talk, protocol = facts.record.talk, facts.protocol
-    if protocol.name and protocol.since:
+    place = _first_data(facts)
+    if protocol.name and protocol.since and place is not None:
         software = f", the port of {protocol.software}" if protocol.software else ""
         text = f"They spoke {protocol.name}, {_EVIDENCE[protocol.evidence]}{software}"
-        place = _first_data(facts)
         when, packets = _place(facts, place, protocol.since)
         yield Sentence(Kind.SAID, when, packets, f"{text} (packet {packets[0]}).")
-    elif protocol.nature and (place := _first_data(facts)) is not None:
+    elif protocol.nature and place is not None:
         text = f"What they said is of no protocol that is known; it looks like {protocol.nature}"
         yield Sentence(
             Kind.SAID, place.time_ns, (place.number,), f"{text} (packet {place.number})."
@@ -390,6 +389,8 @@ def _findings(facts: Facts) -> Iterator[Sentence]:
 def _found_at(facts: Facts, found: Found) -> int | None:
     """When it is told: at its packet, or where it goes on, as of now."""
     packet = _packet(facts, found.packet)
+    if found.goes_on:
+        return facts.now_ns
     if packet is not None:
         return packet.time_ns
     return found.time_ns if found.time_ns is not None else facts.now_ns
@@ -406,7 +407,7 @@ def _close(facts: Facts) -> Iterator[Sentence]:
             continue
         if packet.op == _RST:
             ended = packet.state in TERMINAL
-            if packet.state != State.REFUSED:
+            if not _ends_connect(facts, packet):
                 yield _reset(facts, packet, closed)
             yield from _later_rsts(facts, packet) if ended else ()
             continue
@@ -416,6 +417,12 @@ def _close(facts: Facts) -> Iterator[Sentence]:
         if flags[packet.side] == _BOTH != before:
             closed[packet.side] = packet.time_ns or 0
         yield Sentence(Kind.CLOSE, packet.time_ns, (packet.number,), text)
+
+
+def _ends_connect(facts: Facts, packet: Packet) -> bool:
+    """Whether the RST is told with the connect: it refuses it, or takes it back."""
+    given_up = facts.outcome is not None and facts.outcome.word == "given up"
+    return packet.state == State.REFUSED or (given_up and packet.side == 0)
 
 
 def _shut(facts: Facts, packet: Packet, flags: list[int], before: int) -> str:
@@ -442,7 +449,9 @@ def _reset(facts: Facts, packet: Packet, closed: list[int]) -> Sentence:
         case State.CLOSED:
             text = f"{who} confirmed that by RST{after} {shown}: closed in order."
         case State.TIMED_OUT:
-            text = f"{who} gave up by RST{after} {shown}: nobody had answered."
+            late = facts.outcome is not None and facts.outcome.word == "late"
+            why = "connect() had ended without an answer" if late else "nobody had answered"
+            text = f"{who} gave up by RST{after} {shown}: {why}."
             severity = "warn"
         case State.RESET:
             text = f"{who} reset the connection {shown} while data could still be sent."
@@ -477,12 +486,20 @@ def _end(facts: Facts) -> Iterator[Sentence]:
         yield Sentence(Kind.STATE, when, last, f"{text} these ends).", "warn")
     if state in TERMINAL or state in (State.DATAGRAM, State.CONNECTING):
         return
-    silent = ""
+    silent = f"its last packet is {row.last_packet}"
     if now is not None and facts.first_ns is not None and now > row.last_ns:
-        silent = f", and had been silent for {span(now - row.last_ns)}"
-    word = state_word(state).replace("-", " ")
-    text = f"As of the end of the capture the connection was {word}: {STATE_TEXT[state]}{silent}"
-    yield Sentence(Kind.STATE, now, last, f"{text} (last packet {row.last_packet}).")
+        silent = f"its last packet, {row.last_packet}, was {span(now - row.last_ns)} earlier"
+    meaning = STATE_TEXT[state]
+    for side, name in zip(SIDES, facts.names, strict=True):
+        meaning = meaning.replace(f"the {side}", name)
+    text = f"As of the end of the capture the connection was {_word(state)}: {meaning}; {silent}"
+    yield Sentence(Kind.STATE, now, last, f"{text}.")
+
+
+def _word(state: State) -> str:
+    """The word for a state; which half is closed is said beside it."""
+    half = state in (State.HALF_CLOSED_INITIATOR, State.HALF_CLOSED_ACCEPTOR)
+    return "half closed" if half else state_word(state).replace("-", " ")
 
 
 # --- in short -----------------------------------------------------------------------------------
@@ -518,7 +535,7 @@ def _running(facts: Facts, side: int) -> int:
 def _how_it_ended(facts: Facts) -> str:
     row = facts.connection
     state = State(row.state)
-    text = state_word(state).replace("-", " ").capitalize()
+    text = _word(state).capitalize()
     if state == State.DATAGRAM:
         text = "Datagrams"
     if row.closer < 2 and state in (State.CLOSED, State.RESET, State.CLOSING):

@@ -127,8 +127,13 @@ class FindingsPane(RefreshedPane):
     def action_explain(self) -> None:
         """The story of the case's connection."""
         if self.table.chosen is not None:
-            self.session.conn = _line(self.table.chosen).conn or self.session.conn
-        self.post_message(OpenPane("story"))
+            line = _line(self.table.chosen)
+            cases = (
+                case for group in self._made[0] if group.rule is line.rule for case in group.cases
+            )
+            first = next((case.event.conn for case in cases if case.event.conn), 0)
+            self.session.conn = line.conn or first or self.session.conn
+            self.post_message(OpenPane("story"))
 
 
 def findings_of(session: Session) -> _Made:
