@@ -81,7 +81,7 @@ def told(path: Path, conn: int = 1) -> Story:
         ("nC_shutdown_unanswered", 1, ["host:8002 closed first", "host:8002 gave up by RST"]),
         ("nD_storm_of_rst", 1, ["199 more RSTs came after the end, from packet 3 on."]),
         ("nE_burst_answered_late", 8, ["accepted only after 2.6 s (packet 22)"]),
-        ("nF_accepts_once", 2, ["it accepted others"]),
+        ("nF_accepts_once", 2, ["accepted others"]),
     ],
 )
 def test_what_decided_it_is_told(name: str, conn: int, said: list[str]) -> None:
@@ -376,9 +376,7 @@ def test_memory_does_not_grow_with_packets() -> None:
     for first in range(1, 1_000_000, 50_000):
         rows = plain(50_000, first)
         rows["op"][::3] = int(Op.RST)
-        waits = [
-            Wait(0, at, at + at % 97, at, at + 1, 5, "receiver") for at in range(first, first + 900)
-        ]
+        waits = [Wait(0, at, at + at % 97, at, at + 1, 5) for at in range(first, first + 900)]
         recorder.add(rows, range(first, first + 500), waits)
     record = recorder.record()
     assert MOST_WAITS == len(record.waits)
@@ -409,7 +407,7 @@ def test_the_packet_that_used_the_last_credit_is_kept_until_it_is_asked_for() ->
     recorder = Recorder()
     for part in np.array_split(rows, 30):
         recorder.add(part, (), [])
-    recorder.add(plain(1, 3001), (), [Wait(0, 701_000, 3_001_000, 701, 3001, 10, "receiver")])
+    recorder.add(plain(1, 3001), (), [Wait(0, 701_000, 3_001_000, 701, 3001, 10)])
     kept = {packet.number for packet, _why in recorder.record().packets}
     assert {701, 3001} <= kept
 

@@ -1,6 +1,6 @@
 """-z stalls: every time that a sender waited for credit, and who kept it waiting."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from vsockdump.batch import NO_TIME, Batch
@@ -15,7 +15,7 @@ from vsockdump.output.statistics import (
 )
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
 from vsockdump.track.kinds import Cause, Limit
-from vsockdump.track.store import ConnectionRow
+from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
 
 _COLUMNS: Final = (
@@ -38,7 +38,7 @@ _SLOW: Final[dict[int, str]] = {
 }
 
 
-class _Stall(NamedTuple):
+class Stall(NamedTuple):
     """A row of track.store.STALL_DTYPE; `packet` 0: it goes on."""
 
     conn: int
@@ -51,6 +51,22 @@ class _Stall(NamedTuple):
     cause: int
 
 
+def still_holds(side: int, cause: int, flows: Sequence[FlowRow]) -> bool:
+    """Whether it was a stall: a side may have shown since that its own buffer does not limit it."""
+    return cause != Cause.OWN_BUFFER or flows[side].rule == Limit.CAPPED
+
+
+def running(row: ConnectionRow, flows: Sequence[FlowRow], now: int) -> Iterator[Stall]:
+    """The stalls of a connection that go on."""
+    for side, flow in enumerate(flows):
+        if flow.stalled_since != NO_TIME:
+            until = max(now, flow.stalled_since)
+            own = flow.rule == Limit.CAPPED and flow.stalled_flight < flows[1 - side].buf
+            waiting = flow.stalled_flight, side, Cause.OWN_BUFFER if own else Cause.READER
+            place = flow.stalled_since, until, flow.stalled_packet, 0
+            yield Stall(row.number, *place, *waiting)
+
+
 class Stalls(OfStore):
     """In order of their ends, then those that go on.  The first MOST_STALLS are kept."""
 
@@ -58,36 +74,28 @@ class Stalls(OfStore):
 
     def __init__(self, tracker: Tracker, selection: Selection | None = None) -> None:
         super().__init__(tracker, selection)
-        self._stalls: list[_Stall] = []
+        self._stalls: list[Stall] = []
         self._left_out = 0
 
     def add(self, batch: Batch, mask: Mask | None = None) -> None:
         """Note the stalls that ended."""
         assert batch.stalls is not None
         room = MOST_STALLS - len(self._stalls)
-        self._stalls += [_Stall(*values) for values in batch.stalls[:room].tolist()]
+        self._stalls += [Stall(*values) for values in batch.stalls[:room].tolist()]
         self._left_out += max(len(batch.stalls) - room, 0)
 
-    def _all(self) -> Iterator[tuple[_Stall, ConnectionRow | None]]:
+    def _all(self) -> Iterator[tuple[Stall, ConnectionRow | None]]:
         """Each stall with its connection, None where that was forgotten."""
         rows = {row.number: (row, flows) for row, *flows in self._connections()}
         for stall in self._stalls:
             row, flows = rows.get(stall.conn, (None, ()))
-            own = stall.cause == Cause.OWN_BUFFER and flows
-            if own and flows[stall.side].rule != Limit.CAPPED:
-                continue  # it has shown since that this was none
+            if flows and not still_holds(stall.side, stall.cause, flows):
+                continue
             if row is not None or self._selection is None or stall.conn in self._selection:
                 yield stall, row
-        for number, (row, flows) in rows.items():
-            for side, flow in enumerate(flows):
-                if flow.stalled_since != NO_TIME:
-                    until = max(self._tracker.as_of_ns, flow.stalled_since)
-                    own = flow.rule == Limit.CAPPED and flow.stalled_flight < flows[1 - side].buf
-                    waiting = flow.stalled_flight, side, Cause.OWN_BUFFER if own else Cause.READER
-                    yield (
-                        _Stall(number, flow.stalled_since, until, flow.stalled_packet, 0, *waiting),
-                        row,
-                    )
+        for row, flows in rows.values():
+            for stall in running(row, flows, self._tracker.as_of_ns):
+                yield stall, row
 
     def lines(self, numeric: bool, colour: bool) -> Iterator[str]:
         """A table, one stall a row; times are relative to the first packet."""
@@ -102,7 +110,7 @@ class Stalls(OfStore):
             notes.append(f"{counted(self._left_out, 'more stall')} were not kept.")
         yield from render(Table(title, _COLUMNS, rows, notes), colour)
 
-    def _row(self, stall: _Stall, row: ConnectionRow | None, numeric: bool) -> tuple[str, ...]:
+    def _row(self, stall: Stall, row: ConnectionRow | None, numeric: bool) -> tuple[str, ...]:
         pair = ("?", "?")
         if row is not None:
             first, second = (shown(end, numeric) for end in ends(row))

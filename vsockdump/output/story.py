@@ -25,6 +25,7 @@ from vsockdump.output.escaped import on_line
 from vsockdump.output.findings import Findings, ends_of, said
 from vsockdump.output.said import cut, short
 from vsockdump.output.selection import Selection
+from vsockdump.output.stalls import Stall, running, still_holds
 from vsockdump.output.statistics import (
     PLAIN_WIDTH,
     StatisticError,
@@ -121,8 +122,9 @@ class Explained(Findings):
         row, *flows = entry
         self._take_calls(row.number, recorder)
         record = recorder.record()
-        running = [wait for side in (0, 1) for wait in self._running(row, flows, side)]
-        now = self._tracker.last_ns if self._tracker.until_ns is None else self._tracker.until_ns
+        now = self._tracker.as_of_ns
+        waits = [wait for wait in record.waits if still_holds(wait.side, wait.cause, flows)]
+        waits += map(_wait, running(row, flows, now))
         one, other = (shown(end, numeric) for end in ends(row))
         return Facts(
             row,
@@ -134,37 +136,20 @@ class Explained(Findings):
             self._outcome(entry),
             [self._found(case, numeric) for case in cases if case.event.conn in (0, row.number)],
             self._protocol(row.number),
-            record._replace(waits=[*record.waits, *running]),
+            record._replace(waits=waits),
         )
 
     def _outcome(self, entry: _Entry) -> Outcome | None:
         attempt = Connects(self._tracker).attempt(*entry)
         return None if attempt is None else Outcome(attempt.outcome, attempt.after_ns, attempt.why)
 
-    def _running(self, row: ConnectionRow, flows: list[FlowRow], side: int) -> Iterator[Wait]:
-        """The wait of a side that goes on."""
-        flow = flows[side]
-        if flow.stalled_since != NO_TIME:
-            limit = "sender" if flow.buf < flows[1 - side].buf else "receiver"
-            until = self._until(row)
-            yield Wait(
-                side,
-                flow.stalled_since,
-                until,
-                flow.stalled_packet,
-                0,
-                flow.stalled_flight,
-                limit,
-            )
-
     def _found(self, case: Case, numeric: bool) -> Found:
         event = case.event
         pairs = ends_of(self._tracker, [case])
         time_ns = None if event.time_ns == NO_TIME or self._timeless else event.time_ns
         text = said(case, pairs, numeric)
-        return Found(
-            case.rule, case.severity, event.conn, event.packet, time_ns, text, bool(event.open)
-        )
+        place = event.conn, event.packet, time_ns
+        return Found(case.rule, case.severity, *place, text, case.times, bool(event.open))
 
     def _protocol(self, conn: int) -> Protocol:
         if self._dialogues is None:
@@ -206,7 +191,7 @@ class Explained(Findings):
                 "type": socket_type(row),
                 "protocol": facts.protocol.name or None,
                 "bytes": [forth.bytes, back.bytes],
-                "stalled_ns": [stalled_ns(flow, self._until(row)) for flow in (forth, back)],
+                "stalled_ns": [stalled_ns(flow, self._tracker.as_of_ns) for flow in (forth, back)],
             },
         )
 
@@ -324,10 +309,10 @@ class WrongExplained(Explained):
         """Take a tracked batch; who has a bad finding is recorded from now on."""
         super().add(batch, mask)
         conns = tracked(batch)["conn"]
-        for conn in [conn for conn in self._recorders if len(self._recorders)]:
+        for conn, recorder in self._recorders.items():
             own = conns == conn
             if own.any():
-                self._record(conn, self._recorders[conn], batch, compact(batch, own))
+                self._record(conn, recorder, batch, compact(batch, own))
         self._recent.add(batch)
         for group in (batch.said or {}).values():
             self._recently_said += [one._replace(data=b"") for one in group]
@@ -339,7 +324,7 @@ class WrongExplained(Explained):
         assert batch.events is not None
         found: list[int] = []
         for event in (Event(*row) for row in batch.events.tolist()):
-            case = Case(event, 1, 0)
+            case = Case(event, 1, event)
             known = event.conn in self._recorders or event.conn in found or not event.conn
             if known or case.severity < Severity.WARN:
                 continue
@@ -444,17 +429,13 @@ def waits_of(conn: int, stalls: Rows | None) -> list[Wait]:
     """The waits of a connection that have ended, of rows of track.store.STALL_DTYPE."""
     if stalls is None:
         return []
-    chosen = stalls["conn"] == conn
-    names = ("side", "start_ns", "end_ns", "first_packet", "packet", "in_flight", "own")
-    columns = (stalls[name][chosen].tolist() for name in names)
-    return [_wait(*values) for values in zip(*columns, strict=True)]
+    columns = [stalls[name][stalls["conn"] == conn].tolist() for name in Stall._fields]
+    return [_wait(Stall(*row)) for row in zip(*columns, strict=True)]
 
 
-def _wait(
-    side: int, start_ns: int, end_ns: int, first: int, last: int, in_flight: int, own: int
-) -> Wait:
-    limit = "sender" if own else "receiver"
-    return Wait(side, start_ns, end_ns, first, last, in_flight, limit)
+def _wait(stall: Stall) -> Wait:
+    place = stall.start_ns, stall.end_ns, stall.first_packet, stall.packet
+    return Wait(stall.side, *place, stall.in_flight, stall.cause)
 
 
 def _spoken(conn: int, batch: Batch) -> Iterator[Spoken]:

@@ -12,6 +12,7 @@ from enum import IntFlag, StrEnum
 from typing import Any, NamedTuple
 
 from vsockdump.findings.rule import Rule, Severity
+from vsockdump.track.kinds import Cause
 from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.wire import Op
 
@@ -64,8 +65,7 @@ class Wait(NamedTuple):
     first_packet: int
     last_packet: int
     in_flight: int
-    limit: str  # sender or receiver: whose buffer is full
-    cause: str = ""  # why it took so long, as far as that is known
+    cause: int = Cause.READER
 
     @property
     def length_ns(self) -> int:
@@ -176,7 +176,14 @@ class Found(NamedTuple):
     packet: int
     time_ns: int | None
     text: str
+    times: int
     goes_on: bool
+
+    @property
+    def where(self) -> str:
+        """Its packet, behind the sentence; of several cases that is the first's."""
+        first = "first in packet" if self.times > 1 else "packet"
+        return f" ({first} {self.packet})" if self.packet else ""
 
 
 class Facts(NamedTuple):

@@ -76,12 +76,12 @@ class Recorder:
         wanted |= set(by_number.values()) | {row for row in zero if row is not None}
         wanted |= {at for row in silences for at in (row - 1, row) if at >= 0}
         made = self._make(rows, sorted(wanted))
-        self._keep_silences(silences, made)
-        self._keep_first(made, control, data)
         numbered = {number: made[row] for number, row in by_number.items()}
         self._keep_found([numbered[number] for number in sorted(found) if number in numbered])
         self._keep_said(spoken, numbered)
         self._keep_waits(waits, numbered)
+        self._keep_silences(silences, made)
+        self._keep_first(made, control, data)
         for side, row in enumerate(zero):
             self._note_credit(side, row, made, rows)
         self._last = made[len(rows) - 1]
@@ -182,12 +182,14 @@ class Recorder:
 
     def _keep_waits(self, waits: Collection[Wait], packets: dict[int, Packet]) -> None:
         for wait in waits:
-            first = packets.get(wait.first_packet)
-            pending = self._used_up[wait.side]
-            if first is None and pending is not None and pending.number == wait.first_packet:
-                first = pending
-            ends = first, packets.get(wait.last_packet)
+            ends = self._begin_of(wait, packets), packets.get(wait.last_packet)
             _push(self._waits, (wait.length_ns, -wait.first_packet, wait, ends), MOST_WAITS)
+
+    def _begin_of(self, wait: Wait, packets: dict[int, Packet]) -> Packet | None:
+        """The packet that a wait begins with; in an earlier batch, the last data of its side."""
+        earlier = self._used_up[wait.side], self._last_data.get(wait.side)
+        known = {packet.number: packet for packet in earlier if packet is not None}
+        return packets.get(wait.first_packet) or known.get(wait.first_packet)
 
     def _note_credit(self, side: int, row: int | None, made: _Made, rows: Rows) -> None:
         """Remember with which packet a side's credit was used up, while it is."""

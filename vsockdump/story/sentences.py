@@ -23,6 +23,7 @@ from vsockdump.story.model import (
     Unanswered,
     Wait,
 )
+from vsockdump.track.kinds import Cause
 from vsockdump.track.states import LONG_STALL_NS, SECOND, STATE_TEXT, TERMINAL, State, state_word
 from vsockdump.wire import Op, Shutdown, name_of
 
@@ -34,11 +35,12 @@ _MOST_WAITS: Final = 3  # of a side, that are told one by one
 _ORDINARY: Final = 2  # RSTs behind an orderly close: one for each program that closes
 _NO_PACKET: Final = 2**64
 # Findings that other sentences tell: those would only say the same again.
+_STALL: Final = "vsock.credit.stall"
 _TOLD: Final = {
     "vsock.connect.refused",
     "vsock.connect.unanswered",
     "vsock.connect.late",
-    "vsock.credit.stall",
+    _STALL,
     "vsock.close.reset",
     "vsock.capture.midstream",
 }
@@ -148,6 +150,10 @@ def _answered(facts: Facts) -> Sentence:
             text = f"{other} refused{after}{shown}{why}."
         case "given up":
             text = f"{one} gave the connect up{after}{shown}{why}; {other} had not answered."
+        case "two answers":
+            text = f"{other} refused{shown}, and accepted{after}{why}."
+        case "unseen":
+            text = f"The answer of {other} is not in the capture{why}."
         case "silent":
             text = f"{other} did not answer{waited}; connect() gives up after 2 s."
         case _:
@@ -164,9 +170,14 @@ def _answer(facts: Facts) -> Packet | None:
     """The packet that ends the connect: RESPONSE or RST of the acceptor, or the asker's RST."""
     assert facts.outcome is not None
     side = 0 if facts.outcome.word == "given up" else 1
-    wanted = _RST if facts.outcome.word in ("refused", "given up") else int(Op.RESPONSE)
+    if facts.outcome.word in ("refused", "given up", "two answers"):
+        op = _RST
+    elif facts.outcome.word in ("accepted", "late"):
+        op = int(Op.RESPONSE)
+    else:
+        return None
     packets = (packet for packet, _why in facts.record.packets)
-    return next((one for one in packets if one.op == wanted and _is_by(facts, one, side)), None)
+    return next((one for one in packets if one.op == op and _is_by(facts, one, side)), None)
 
 
 def _is_by(facts: Facts, packet: Packet, side: int) -> bool:
@@ -316,10 +327,16 @@ def _waits(facts: Facts) -> Iterator[Sentence]:
         told = told_waits(facts, side)
         for wait in told:
             when = _time(facts, wait.start_ns)
-            yield Sentence(Kind.WAIT, when, *_waited(facts, wait), "note")
+            yield Sentence(Kind.WAIT, when, *_waited(facts, wait), _how_bad(facts, wait))
         ended = [wait for wait in facts.record.waits if wait.side == side and wait.last_packet]
         if flow.stalls > len([wait for wait in told if wait.last_packet]) and ended:
             yield _all_waits(facts, side, max(ended, key=lambda wait: wait.last_packet))
+
+
+def _how_bad(facts: Facts, wait: Wait) -> str:
+    """As severe as what was found of waits, unless it is a short one."""
+    found = [one for one in facts.found if one.conn and one.rule.name == _STALL]
+    return found[0].severity.word if found and wait.length_ns >= LONG_STALL_NS else ""
 
 
 def _all_waits(facts: Facts, side: int, last: Wait) -> Sentence:
@@ -334,14 +351,15 @@ def _waited(facts: Facts, wait: Wait) -> tuple[tuple[int, ...], str]:
     """(packets, sentence): for how long, for whom, how that is known, and what ended it."""
     who, peer = facts.names[wait.side], facts.names[1 - wait.side]
     full = f"{counted(wait.in_flight, 'byte')} in flight"
-    if wait.limit == "sender":
+    if wait.cause == Cause.OWN_BUFFER:
         how = f"with {full} its own buffer was full, not that of {peer}"
     elif wait.in_flight:
         how = f"{full} filled the buffer of {peer}"
     else:
         how = f"the buffer of {peer} had no room at all"
     known = f"(known from packet {wait.first_packet}: {how})"
-    cause = f" {wait.cause}." if wait.cause else ""
+    untold = f" {peer} had read by then, and not told so by a CREDIT_UPDATE."
+    cause = untold if wait.cause == Cause.UNTOLD else ""
     if not wait.last_packet:
         text = f"{who} has been without credit since then, {span(wait.length_ns)} so far"
         return (wait.first_packet,), f"{text} {known}.{cause}"
@@ -379,8 +397,7 @@ def _findings(facts: Facts) -> Iterator[Sentence]:
         worth = found.severity > Severity.CHAT and found.rule.name not in _TOLD
         if found.conn and worth:
             packets = (found.packet,) if found.packet else ()
-            shown = f" (packet {found.packet})" if found.packet else ""
-            text = f"{_begun(facts, found.text)}{shown}."
+            text = f"{_begun(facts, found.text)}{found.where}."
             yield Sentence(
                 Kind.FINDING, _found_at(facts, found), packets, text, found.severity.word
             )

@@ -38,6 +38,8 @@ def _notes(facts: Facts) -> Iterator[str]:
         yield "Packets of it may be missing in the capture: what is told of credit may not be so."
     if row.doubt & Doubt.ORDER:
         yield "Its packets are not in the order of time: what is told of order may not be so."
+    if row.doubt & Doubt.SHARED:
+        yield "Two connections share its addresses: what is told of one may be the other's."
     if not row.side_known:
         yield "Which end asked for the connection is not known; the one seen first is on the left."
     if facts.first_ns is None:

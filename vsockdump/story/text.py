@@ -83,8 +83,7 @@ class Pen:
     def _finding(self, found: Found) -> Iterator[Line]:
         rule, word, packet = found.rule, found.severity.word, found.packet
         of = "" if found.conn else ", of the whole capture"
-        shown = f" (packet {packet})" if packet else ""
-        text = f"{word} {rule.name}{of}: {found.text}{shown}."
+        text = f"{word} {rule.name}{of}: {found.text}{found.where}."
         yield from self.wrapped(text, word, packet, "  ", 4)
         if found.severity > Severity.CHAT:
             yield from self.wrapped(f"usually: {rule.cause}", "", packet, "    ", 13)
@@ -249,6 +248,7 @@ def _found_values(found: Found) -> dict[str, Any]:
         "severity": found.severity.word,
         "conn": found.conn or None,
         "packet": found.packet or None,
+        "times": found.times,
         "goes_on": found.goes_on,
         "message": found.text,
         "cause": found.rule.cause,
