@@ -24,7 +24,7 @@ SIZE: Final = (120, 30)
 PICTURES: Final = {
     "packets": ("packets", "right_square_bracket right_square_bracket"),
     "findings": ("findings", "j space j"),
-    "story": ("connections", "j e j j"),
+    "story": ("connections", f"{'j ' * 19}e j j j"),
 }
 _FONTS: Final = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # they would be fetched
 _UNIQUE: Final = re.compile(r"terminal-\d+")

@@ -37,7 +37,7 @@ def environment(tz: str = "UTC", **more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name != "NO_COLOR" and not name.startswith("SUDO_")
+        if name not in ("NO_COLOR", "COLUMNS") and not name.startswith("SUDO_")
     }
     return {**kept, "TZ": tz, "TERM": "xterm", "LC_ALL": "C.UTF-8", **more}
 

@@ -69,7 +69,11 @@ def told(path: Path, conn: int = 1) -> Story:
         ),
         ("f7_truly_slow_reader", 1, ["filled the buffer of guest 3:6001"]),
         ("f5_vhost_guest3_to_guest4", 2, ["guest 4:5201 did not answer for 4 s"]),
-        ("f6_rst_refuses_then_response", 2, ["host:8888 refused after"]),
+        (
+            "f6_rst_refuses_then_response",
+            2,
+            ["refused (packet 9), and accepted after 140 us"],
+        ),
         (
             "f10_unanswered_close_unread",
             1,
@@ -472,6 +476,14 @@ def test_what_cannot_be_told_is_one_sentence(
     assert (status, "") == (result.status, result.out)
     assert 1 == result.err.count("\n")
     assert sentence in result.err
+
+
+def test_a_forgotten_connection_is_one_sentence() -> None:
+    """It was there, and there is no more to be told of it."""
+    arguments = ("--explain", "1", "--max-connections", "8")
+    result = run("-r", CAPTURES / "k612_many.pcap", *arguments)
+    assert (1, "") == (result.status, result.out)
+    assert "Connection 1 was forgotten; see --max-connections" in result.err
 
 
 def test_json_has_what_the_text_says() -> None:

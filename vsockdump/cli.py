@@ -7,7 +7,6 @@ what every run needs is imported at the top: `--version` must not load NumPy.
 import argparse
 import gc
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -829,5 +828,11 @@ def _colour(choice: str) -> bool:
 
 
 def _width() -> int:
-    """Of the lines that are wrapped: the terminal's, COLUMNS, or a plain width."""
-    return shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns
+    """Of the lines that are wrapped: COLUMNS, the terminal's, or a plain width."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _PLAIN_WIDTH
+    except OSError:
+        return _PLAIN_WIDTH

@@ -65,3 +65,18 @@ def test_extract_is_whole_after_an_interrupt(network: Network, tmp_path: Path) -
     streams = json.loads((tmp_path / "index.json").read_text())["streams"]
     found = {stream["side"]: (tmp_path / stream["file"]).read_bytes() for stream in streams}
     assert {"initiator": b"first second ", "acceptor": b"answerlate word"} == found
+
+
+def test_a_story_is_told_when_the_capture_ends(network: Network) -> None:
+    """As of then, the connection being open; and in between where that is asked for."""
+    packets = dialogue(GUEST, b"hello\n", b"hi\n")[:-1]
+    with Listening(network, "-z", "story,1,0.2") as listening:
+        network.send(*packets[:3])
+        listening.wait_for(b"sent 6 bytes", "out")
+        network.send(packets[3])
+        listening.wait_for(b"sent 3 bytes", "out")
+        result = listening.end()
+    assert 0 == result.status
+    last = result.out.rpartition("Connection 1: ")[2]
+    assert "As of the end of the capture the connection was open" in last
+    assert "Its 4 packets" in last

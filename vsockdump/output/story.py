@@ -265,9 +265,10 @@ class OneExplained(Explained):
         """Sentences, findings, chart."""
         story = self.story(numeric)
         if story is not None:
-            for line in Pen(self._width).lines(story):
+            pen = Pen(self._width)
+            notes = [line for note in self._notes() for line in pen.wrapped(note)]
+            for line in (*pen.lines(story), *notes):
                 yield line.coloured(colour)
-            yield from self._notes()
 
     def json_lines(self) -> Iterator[str]:
         """One object."""
