@@ -21,6 +21,7 @@ from vsockdump.wire import Op, name_of
 
 NARROWEST: Final = 60
 WIDEST: Final = 200
+_SUSPICIOUS: Final = "What is suspicious, what that usually means, what to look at"
 _TIME: Final = 12  # characters of a time
 _INNER: Final = 16  # between the life lines, at least
 _COLOURS: Final = {
@@ -66,7 +67,7 @@ class Pen:
             start = f"{since(facts, sentence.time_ns):>{_TIME}}  "
             yield from self.wrapped(sentence.text, sentence.severity, sentence.packet, start)
         if story.found:
-            yield from self._section("What is suspicious, what that usually means, what to look at")
+            yield from self._section(_SUSPICIOUS if _any_worse(story.found) else "Also noticed")
             for found in story.found:
                 yield from self._finding(found)
         yield from self._section(_heading(story))
@@ -127,6 +128,10 @@ def since(facts: Facts, time_ns: int | None) -> str:
         )
     )
     return f"{sign}{rest // 10**9}.{rest // 1000 % 10**6:06}"
+
+
+def _any_worse(found: Sequence[Found]) -> bool:
+    return any(one.severity > Severity.CHAT for one in found)
 
 
 def _heading(story: Story) -> str:
