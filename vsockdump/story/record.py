@@ -11,7 +11,7 @@ is done for each packet.
 from collections import deque
 from collections.abc import Collection, Iterable
 from heapq import heappush, heappushpop
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -238,7 +238,7 @@ class Recorder:
         )
 
 
-def _push(heap: list, entry: tuple, most: int) -> None:  # type: ignore[type-arg]
+def _push(heap: list[Any], entry: Any, most: int) -> None:
     """Keep the largest."""
     if len(heap) < most:
         heappush(heap, entry)
