@@ -2532,6 +2532,7 @@ class Tracker:
         self._core = _Core(os.urandom(32))
         self._core.bind_store(self.store)
         self._core.rebuild(memoryview(np.zeros(0, np.int64)))
+        self._learned = 0  # interfaces
         self.set_taps([0])
         self._bound: dict[int, _Bound] = {}  # by the address of the first row
         self._current = 0  # the address that the core looks at
@@ -2543,7 +2544,22 @@ class Tracker:
 
     def set_taps(self, taps) -> None:
         """The tap number of each interface of the source, a list of ints; [0] at first."""
-        self._core.bind_taps(np.array(taps, "u4"))
+        self._taps = np.array(taps, "u4")
+        self._core.bind_taps(self._taps)
+
+    def learn_interfaces(self, interfaces) -> None:
+        """The interfaces of the source, of which those that are known already come first.
+
+        It is called for every batch, and looks at new ones only.
+        """
+        known, count = self._learned, len(interfaces)
+        if count == known:
+            return
+        if count > len(self._taps):
+            self._taps = np.concatenate((self._taps, np.zeros(2 * count, "u4")))
+        self._taps[known:count] = [place.tap for place in interfaces[known:]]
+        self._learned = count
+        self._core.bind_taps(self._taps[:count])
 
     def track(self, batch: Batch) -> Batch:
         """The batch with its tracked columns, stalls and events.
