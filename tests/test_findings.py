@@ -412,6 +412,8 @@ def test_every_rule_fires_and_stays_silent(rule: Rule) -> None:
     """Each has a scenario for both; what is lost in the kernel no packet can show."""
     if rule.kind == Kind.DROPPED:
         return test_dropped_packets()
+    if rule.kind in (Kind.COPIES, Kind.OUT_OF_ORDER):
+        return None  # of captures, not of a talk: see test_imperfect.py
     fires, silent = PAIRS[rule.name]
     for module in BUILDS:
         assert rule.name in found(fires, module)

@@ -70,8 +70,8 @@ RULES: Final = (
         "a packet's time is more than 1 ms before that of the packet before it",
         "time went back by {a:time}",
         "The clock was set, or captures were joined without sorting.",
-        "durations and stalls around it, which cannot be right; --reorder, or Wireshark's"
-        " reordercap, puts a file in order",
+        "durations and stalls around it, which cannot be right; Wireshark's reordercap puts"
+        " a file in order",
         "pcap(3)",
     ),
     Rule(
@@ -81,7 +81,7 @@ RULES: Final = (
         "out of order",
         "packets of the connection are not in order of time",
         "packets of this connection are out of order: one is {a:time} before the one ahead of it;"
-        " --reorder, or reordercap, puts a file in order",
+        " reordercap puts a file in order",
         "Packets of several CPUs, captures that were merged without sorting, or a clock that was"
         " set.",
         "the same capture in order of time, before anything else is believed",
