@@ -1,12 +1,13 @@
 """Captures that are imperfect: healthy traffic in them is not accused."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import vsockdump
 from vsockdump.batch import PACKET_DTYPE, Batch, Layers, Layout
 from vsockdump.track.copies import Copies
 from vsockdump.wire import Op
@@ -15,13 +16,54 @@ CASES = Path(__file__).parent / "cases" / "imperfect"
 ONE = np.zeros(1, "u4")
 
 
-def outcome(name: str) -> tuple[int, list[tuple[int, int]], dict[str, str]]:
-    """Packets, the bytes of each connection, and the severity of each finding."""
-    with vsockdump.open(str(CASES / name)) as capture:
-        packets = sum(len(batch) for batch in capture.batches())
-        found = {case.rule.name: case.severity.word for case in capture.findings}
-        sizes = [(one.forth.bytes, one.back.bytes) for one in capture.connections]
-    return packets, sizes, found
+def printed(name: str, *statistics: str) -> str:
+    """What the statistics say of a case."""
+    wishes = [word for statistic in statistics for word in ("-z", statistic)]
+    command = [sys.executable, "-m", "vsockdump", "-n", "-r", str(CASES / name), *wishes]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["same-monitor-two-snaplens.pcapng", "sections-other-order.pcapng", "two-swaps.pcap"],
+)
+def test_one_connection(name: str) -> None:
+    """It has its beginning, its end and its bytes, and no error."""
+    text = printed(name, "conv", "findings")
+    assert text.startswith("1 connection;")
+    assert "30265" in text
+    assert "17558" in text
+    assert "closed by initiator" in text
+    assert "midstream" not in text
+    assert "error vsock" not in text
+
+
+def test_disorder_is_named() -> None:
+    """With what puts the file in order."""
+    assert "note vsock.capture.out_of_order" in printed("two-swaps.pcap", "findings")
+    assert "reordercap" in printed("two-swaps.pcap", "findings")
+
+
+def test_every_packet_twice() -> None:
+    """One finding says so, and nothing else is found."""
+    text = printed("every-packet-twice.pcap", "conv", "findings", "io,0")
+    assert "547628" in text
+    assert "note vsock.capture.copies" in text
+    assert "(34 times)" in text
+    assert "vsock.credit" not in text
+    assert "warn " not in text
+
+
+def test_drops_of_joined_files() -> None:
+    """The same count, continued, is not added to itself."""
+    assert "dropped 5 of 35 packets" in printed("cumulative-drops.pcapng", "findings")
+
+
+def test_a_wild_clock() -> None:
+    """The packet is named, the others are counted."""
+    text = printed("gap1970.pcap", "io,1")
+    assert text.startswith("3 intervals")
+    assert "packet 1 first" in text
 
 
 def stream(times: list[int], ops: list[int], fwd: list[int] | None = None) -> Batch:
