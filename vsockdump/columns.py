@@ -124,6 +124,8 @@ def ends_at(layer: Layers) -> OfBatch:
 
 
 has_virtio = has_layer(Layers.VIRTIO)
+
+
 def copied(batch: Batch) -> Mask:
     """Which packets are copies of others and count for nothing."""
     mask: Mask = (tracked(batch)["marks"] & np.uint64(Mark.COPIES)) != 0

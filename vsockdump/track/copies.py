@@ -190,7 +190,8 @@ def _field(seen: _Seen, name: str) -> Column:
 def _contents(seen: _Seen) -> Column:
     """A number that differs where packets of a talk do."""
     content: Column = _field(seen, "src_port").astype(np.uint64) << np.uint64(32)
-    return content ^ _field(seen, "fwd_cnt") ^ (_field(seen, "op").astype(np.uint64) << np.uint64(28))
+    op = _field(seen, "op").astype(np.uint64) << np.uint64(28)
+    return content ^ _field(seen, "fwd_cnt") ^ op
 
 
 def _greetings(seen: _Seen) -> Flags:
