@@ -103,6 +103,13 @@ class Pair(NamedTuple):
 
 
 PAIRS: Final = {
+    "vsock.capture.copies": Pair(
+        "0.000000001 3:1 > host:2 REQUEST buf=100000\n+0ms 3:1 > host:2 REQUEST buf=100000",
+        "0.000000001 3:1 > host:2 REQUEST buf=100000\n+1ms 3:1 > host:2 REQUEST buf=100000",
+    ),
+    "vsock.capture.out_of_order": Pair(
+        OPEN + "0.0005 3:1 > host:2 RW 5 buf=100000", OPEN + "0.0015 3:1 > host:2 RW 5 buf=100000"
+    ),
     "vsock.capture.midstream": Pair("0 3:1 > host:2 RW 1", "0 3:1 > host:2 REQUEST"),
     "vsock.capture.cut": Pair(
         OPEN + "+1ms 3:1 > host:2 RW 50 wire=+50 cap=125 buf=100000",

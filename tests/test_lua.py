@@ -145,7 +145,7 @@ def expected_findings(capture: Path) -> Iterator[tuple[set[str], set[str]]]:
     tracker = TRACKER.Tracker()
     reader = FileReader(str(capture))
     for batch in reader.batches():
-        tracker.set_taps([place.tap for place in reader.interfaces])
+        tracker.learn_interfaces(reader.interfaces)
         tracker.track(batch)
         assert batch.tracked is not None
         events = dict(events_by_packet(batch))

@@ -169,16 +169,23 @@ def taps_of(content: bytes) -> list[int]:
 
 
 def test_the_same_place_in_two_sections() -> None:
-    """Interfaces of equal index, link type and name are one place of capture."""
+    """A name is one place of capture, wherever and how often it is described."""
     one, other = interface("<", name="a"), interface("<", name="b")
-    cooked = interface("<", 276, name="a")
     first = pcapng(interfaces=[one, one, other])
-    assert [0, 1, 2] == taps_of(first)
-    assert [0, 1, 2, 0, 1, 2] == taps_of(first + first)
-    assert [0, 1, 2, 3, 1, 2] == taps_of(first + pcapng(interfaces=[other, one, other]))
-    assert [0, 1, 2, 3, 0] == taps_of(
-        first + pcapng(interfaces=[cooked]) + pcapng(interfaces=[one], order="<")
+    assert [0, 0, 1] == taps_of(first)
+    assert [0, 0, 1, 0, 0, 1] == taps_of(first + first)
+    assert [0, 0, 1, 1, 0] == taps_of(first + pcapng(interfaces=[other, one]))
+
+
+def test_the_same_place_without_a_name() -> None:
+    """Interfaces of equal index and link type are one place of capture in all sections."""
+    plain, cooked = interface("<"), interface("<", 276)
+    first = pcapng(interfaces=[plain, plain])
+    assert [0, 1, 0, 1] == taps_of(first + first)
+    assert [0, 1, 2, 0] == taps_of(
+        first + pcapng(interfaces=[cooked]) + pcapng(interfaces=[plain], order="<")
     )
+    one = interface("<", name="a")
     assert [0, 0] == taps_of(pcapng(interfaces=[one]) + pcapng(interfaces=[one]))
 
 

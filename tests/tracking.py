@@ -189,7 +189,7 @@ def track_file(path: str | Path, module: ModuleType = TRACKER, rows: int = ROWS)
 
 def _with_taps(reader: FileReader, tracker: Any) -> Iterator[Batch]:
     for batch in reader.batches():
-        tracker.set_taps([place.tap for place in reader.interfaces])
+        tracker.learn_interfaces(reader.interfaces)
         yield batch
 
 

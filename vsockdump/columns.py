@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch, Known, Layers, Malformed, Rows
+from vsockdump.track.marks import Mark
 from vsockdump.wire import Op
 
 if TYPE_CHECKING:
@@ -123,6 +124,14 @@ def ends_at(layer: Layers) -> OfBatch:
 
 
 has_virtio = has_layer(Layers.VIRTIO)
+
+
+def copied(batch: Batch) -> Mask:
+    """Which packets are copies of others and count for nothing."""
+    mask: Mask = (tracked(batch)["marks"] & np.uint64(Mark.COPIES)) != 0
+    return mask
+
+
 has_monitor = has_layer(Layers.MONITOR)
 
 

@@ -192,7 +192,7 @@ class Capture:
 
     def _tracked(self) -> Iterator[Batch]:
         for batch in self._reader.batches():
-            self._tracker.set_taps([place.tap for place in self._reader.interfaces])
+            self._tracker.learn_interfaces(self._reader.interfaces)
             self._collector.add(self._tracker.track(batch))
             if self._dialogues is not None:
                 self._dialogues.add(batch)

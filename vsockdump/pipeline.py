@@ -79,7 +79,7 @@ def run(config: Config) -> int:
         if config.read is None:
             start = _listen(config, wanted, held)
         else:
-            start = _read(config.read, config.user, held)
+            start = _read(config.read, config.user, held, joined=config.write is None)
         events = held.enter_context(Events(start.source.stop))
         one = _Run(config, start, wanted, state, statistics, view, events, written)
         if start.source.live:
@@ -236,9 +236,14 @@ class _Start(NamedTuple):
     reopen: Reopen | None = None
 
 
-def _read(path: str, user: str | None, held: ExitStack) -> _Start:
-    """A capture file, opened before the rights to do so are given up; `held` closes it."""
+def _read(path: str, user: str | None, held: ExitStack, joined: bool = False) -> _Start:
+    """A capture file, opened before the rights to do so are given up; `held` closes it.
+
+    `joined`: see FileReader.join.
+    """
     source = held.enter_context(closing(FileReader(path)))
+    if joined:
+        source.join()
     if user is not None:
         from vsockdump.capture import privileges
 
@@ -584,7 +589,7 @@ class _Run:
         return self._filter.mask(self._hindsight.of(batch) if self._hindsight else batch)
 
     def _track_by(self, state: _State, batch: Batch) -> None:
-        state.tracker.set_taps([place.tap for place in self._source.interfaces])
+        state.tracker.learn_interfaces(self._source.interfaces)
         state.tracker.track(batch)
         if state.dialogues is not None:
             state.dialogues.add(batch, self._source.is_behind)
@@ -743,6 +748,12 @@ class _Run:
         counts = self._source.counts()
         if counts is not None and not counts.received:
             complain(self._start.why_silent())
+        nameless = {place.tap for place in self._source.interfaces if not place.name and place.kind}
+        if self._track and len(nameless) > 1:
+            complain(
+                f"{self._source.name} has {len(nameless)} interfaces without names: each is taken"
+                " for a monitor of its own, and no connection goes on from one to another."
+            )
         if not self._foreign:
             return EXIT_OK
         types = sorted({place.linktype for place in self._source.interfaces if not place.kind})

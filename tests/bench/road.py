@@ -32,7 +32,7 @@ def scan_and_track(path: str) -> int:
     """The same, with every batch tracked."""
     reader, tracker = FileReader(path), Tracker()
     for batch in reader.batches():
-        tracker.set_taps([interface.tap for interface in reader.interfaces])
+        tracker.learn_interfaces(reader.interfaces)
         tracker.track(batch)
     tracker.finish()
     reader.close()

@@ -35,7 +35,7 @@ def first_reading(path: Path) -> list[tuple[Any, ...]]:
     """Every packet as the pipeline sees it, without its places in the file and the buffer."""
     reader, tracker, packets = FileReader(str(path)), Tracker(), []
     for batch in reader.batches():
-        tracker.set_taps([place.tap for place in reader.interfaces])
+        tracker.learn_interfaces(reader.interfaces)
         packets += plain(tracker.track(batch))
     reader.close()
     return packets

@@ -61,9 +61,17 @@ class PcapParser:
         self.interfaces = [Interface(network & _LINKTYPE_BITS, snaplen, resolution=kind.resolution)]
 
     def scan(
-        self, scanner: Scanner, buffer: memoryview, pos: int, end: int, base: int, number: int
+        self,
+        scanner: Scanner,
+        buffer: memoryview,
+        pos: int,
+        end: int,
+        base: int,
+        number: int,
+        row: int = 0,
     ) -> tuple[int, int, int]:
-        """One run of the scanner; see Scanner.pcap."""
+        """One run of the scanner, which fills rows from the first one on; see Scanner.pcap."""
+        assert not row
         layout = self.layout
         result: tuple[int, int, int] = scanner.pcap(
             buffer, pos, end, base, number, layout.big_endian, layout.record_header

@@ -31,10 +31,14 @@ OPT_COMMENT: Final = 1
 IF_NAME: Final = 2
 IF_TSRESOL: Final = 9
 IF_TSOFFSET: Final = 14
+ISB_STARTTIME: Final = 2
 ISB_IFDROP: Final = 5
 ISB_OSDROP: Final = 7
 
 _UNKNOWN_COUNT: Final = 2**64 - 1
+
+Place = str | tuple[int, int]  # a name, or the index in a section and the link type
+Counter = int | tuple[int, int, int, bytes]
 
 # Bytes from the start of a packet block to its packet data.
 _PACKET_DATA_AT: Final = {ENHANCED_PACKET: 28, PACKET: 28, SIMPLE_PACKET: 12}
@@ -78,15 +82,23 @@ class PcapngParser:
     def __init__(self) -> None:
         self.layout = Layout(True, False, 0)
         self.interfaces: list[Interface] = []
-        self.dropped: dict[int, int] = {}  # by interface, as the last statistics block says
-        self._taps: dict[tuple[int, int, str], int] = {}
+        # By interface, or by monitor and the time that its count began; see _counter.
+        self.dropped: dict[Counter, int] = {}
+        self._taps: dict[Place, int] = {}
 
     def scan(
-        self, scanner: Scanner, buffer: memoryview, pos: int, end: int, base: int, number: int
+        self,
+        scanner: Scanner,
+        buffer: memoryview,
+        pos: int,
+        end: int,
+        base: int,
+        number: int,
+        row: int = 0,
     ) -> tuple[int, int, int]:
         """One run of the scanner; see Scanner.pcapng."""
         result: tuple[int, int, int] = scanner.pcapng(
-            buffer, pos, end, base, number, self.layout.big_endian, self.layout.section
+            buffer, pos, end, base, number, self.layout.big_endian, self.layout.section, row
         )
         return result
 
@@ -109,10 +121,25 @@ class PcapngParser:
         self._take(kind, block, sign)
         return block
 
+    def goes_on(self, data: memoryview) -> bool:
+        """Whether packets behind this block can be in one batch with those before it.
+
+        Not where another byte order may begin, or who reads on is told of a fault.
+        """
+        if bytes(data[:4]) != MAGIC:
+            return True
+        order = struct.pack(self._sign_now + "I", BYTE_ORDER_MAGIC)
+        return bytes(data[8:12]) == order
+
+    @property
+    def _sign_now(self) -> str:
+        """The struct module's byte order of the present section."""
+        return ">" if self.layout.big_endian else "<"
+
     def _sign(self, data: memoryview) -> str:
         """The struct module's byte order of a block; a section header says its own."""
         if bytes(data[:4]) != MAGIC:
-            return ">" if self.layout.big_endian else "<"
+            return self._sign_now
         magic = bytes(data[8:12])
         for sign in "<>":
             if magic == struct.pack(sign + "I", BYTE_ORDER_MAGIC):
@@ -153,10 +180,11 @@ class PcapngParser:
     def _tap(self, linktype: int, name: str) -> int:
         """The place of capture of the section's next interface.
 
-        Sections come from joined files.  The rotated files of one capture describe the same
-        interface at the same index, and a connection then goes on from one to the next.
+        Its name decides: merged files describe one monitor several times, with one snaplen or
+        another, and joined files at another index.  Without a name nothing tells, but that the
+        rotated files of one capture describe the same interface at the same index.
         """
-        place = (len(self.interfaces) - self.layout.section, linktype, name)
+        place: Place = name or (len(self.interfaces) - self.layout.section, linktype)
         return self._taps.setdefault(place, len(self._taps))
 
     def _statistics(self, block: bytes, sign: str) -> None:
@@ -164,15 +192,26 @@ class PcapngParser:
         if len(block) < 24:
             return
         (index,) = struct.unpack_from(sign + "I", block, 8)
-        counts = [
-            struct.unpack(sign + "Q", value)[0]
-            for code, value in options(block[20:-4], sign)
-            if code in (ISB_IFDROP, ISB_OSDROP) and len(value) == 8
-        ]
+        counts, start = [], b""
+        for code, value in options(block[20:-4], sign):
+            if code in (ISB_IFDROP, ISB_OSDROP) and len(value) == 8:
+                counts.append(struct.unpack(sign + "Q", value)[0])
+            elif code == ISB_STARTTIME and len(value) == 8:
+                start = struct.pack(">II", *struct.unpack(sign + "II", value))
         known = [count for count in counts if count != _UNKNOWN_COUNT]
         interface = self.layout.section + index
         if known and interface < len(self.interfaces):
-            self.dropped[interface] = sum(known)
+            self.dropped[self._counter(interface, start)] = sum(known)
+
+    def _counter(self, interface: int, start: bytes) -> "Counter":
+        """What counts: the files of one capture, joined again, go on counting.
+
+        They say the same time of its start.  Ticks of two resolutions are two captures.
+        """
+        if not start:
+            return interface
+        place = self.interfaces[interface]
+        return place.tap, place.resolution, place.offset, start
 
     def damage(self, data: memoryview) -> str:
         """What is wrong with the block at the start of `data`, which is cut or damaged."""

@@ -63,6 +63,7 @@ class FileReader:
         self._pos = self._end = 0  # what of the buffer is read but not yet scanned
         self._base = 0  # file offset of the buffer's first byte
         self._fault = ""  # what is wrong with the file, once it is known
+        self._joins = False  # see join
         self.packets = 0
         try:
             self._parser = self._open_format()
@@ -149,15 +150,27 @@ class FileReader:
             return self._running
         return self._batches()
 
+    def join(self) -> None:
+        """Let a batch go on behind blocks that are no packets: for who writes no blocks.
+
+        The blocks of a batch then may have stood between its packets, and its layout is that
+        of its last section.  A file with a block at every packet is read as fast as others.
+        """
+        self._joins = True
+
     def _batches(self) -> Iterator[Batch]:
         blocks: list[bytes] = []
+        count = 0  # rows that are filled, and in no batch yet
         while not self.stream.stopped:
-            count, status = self._scan()
-            if count:
+            count, status = self._scan(count)
+            if count and not (status == OTHER_BLOCK and self._goes_on()):
                 yield self._batch(count, blocks)
-                blocks = []
+                blocks, count = [], 0
             if status == OTHER_BLOCK:
                 status = self._take_block(blocks)
+                if count and status not in (FULL, OTHER_BLOCK):
+                    yield self._batch(count, blocks)
+                    blocks, count = [], 0
             if status in (FULL, OTHER_BLOCK):
                 continue
             if blocks:  # not kept over a read: without packets they would pile up
@@ -168,17 +181,25 @@ class FileReader:
         if self._pos != self._end and not self.stream.stopped:
             raise self._damage()
 
-    def _scan(self) -> tuple[int, int]:
-        """Fill the rows from the buffer; their number and why the scanner stopped."""
+    def _goes_on(self) -> bool:
+        """Whether a batch can go on behind the block that stands next."""
+        if not self._joins:
+            return False
+        assert isinstance(self._parser, pcapng.PcapngParser)
+        return self._parser.goes_on(self._buffer[self._pos : self._end])
+
+    def _scan(self, filled: int) -> tuple[int, int]:
+        """Fill rows from the buffer, behind those `filled`; how many are, and why it stopped."""
         parser = self._parser
         row_set = self._sets[self._turn]
         if row_set.interfaces != len(parser.interfaces):
             row_set.scanner.set_interfaces(self._table.extend(parser.interfaces))
             row_set.interfaces = len(parser.interfaces)
+        first = self.packets - filled + 1
         self._pos, count, status = parser.scan(
-            row_set.scanner, self._buffer, self._pos, self._end, self._base, self.packets + 1
+            row_set.scanner, self._buffer, self._pos, self._end, self._base, first, filled
         )
-        self.packets += count
+        self.packets += count - filled
         return count, status
 
     def _batch(self, count: int, blocks: list[bytes]) -> Batch:

@@ -449,15 +449,17 @@ class Scanner:
         number: cython.ulonglong,
         big: cython.bint,
         first_interface: cython.ulonglong,
+        row: cython.Py_ssize_t = 0,
     ):
         """pcapng blocks in buf[pos:end], up to one that is not a packet.
 
         `base` is the file offset of buf[0], `number` that of the first packet, and
-        `first_interface` the index of the current section's interface 0 in the table.
+        `first_interface` the index of the current section's interface 0 in the table.  Rows
+        are filled from number `row` on, so that a batch can go on behind other blocks; then
+        `number` is that of row 0.
         """
-        if not 0 <= pos <= end <= len(buf):
+        if not (0 <= pos <= end <= len(buf) and 0 <= row <= self.capacity):
             raise ValueError("pcapng scan out of bounds")
-        row: cython.Py_ssize_t = 0
         kind: cython.uint
         size: cython.uint
         before: cython.uint  # bytes of the block before the packet data

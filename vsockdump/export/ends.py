@@ -57,8 +57,10 @@ class Ends:
 
     def _places_of(self, rows: Rows) -> NDArray[np.uint64]:
         """Where packets were captured, counted from 0 in order of appearance."""
-        taps = np.array([place.tap for place in self._source.interfaces] or [0], np.uint64)
-        keys = taps[rows["interface"]] << np.uint64(32) | rows["ifindex"]
+        used, of_rows = np.unique(rows["interface"], return_inverse=True)
+        interfaces = self._source.interfaces
+        taps = np.array([interfaces[index].tap for index in used.tolist()], np.uint64)
+        keys = taps[of_rows] << np.uint64(32) | rows["ifindex"]
         unique, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         for key in unique[np.argsort(first)].tolist():
             self._places.setdefault(key, len(self._places))

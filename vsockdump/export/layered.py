@@ -68,12 +68,18 @@ class LayeredExport:
         self._ends = Ends(source)
         self._chosen = NumberSet()  # connections with a packet that was chosen
         self._packets = self._made = 0
+        self._interfaces: list[Interface] = []
 
     @property
     def interfaces(self) -> list[Interface]:
         """The capture's, the layer's behind the first of them, with times in nanoseconds."""
-        own = [place._replace(resolution=NANOSECOND, offset=0) for place in self._source.interfaces]
-        return [*own[:1], self._layer.interface, *own[1:]] if own else []
+        found, source = self._interfaces, self._source.interfaces
+        known = len(found) - 1 if found else 0
+        for place in source[known:]:
+            found.append(place._replace(resolution=NANOSECOND, offset=0))
+            if len(found) == 1:
+                found.append(self._layer.interface)
+        return found
 
     def remarks(self) -> list[str]:
         """What the layer says, and that it had nothing to do."""

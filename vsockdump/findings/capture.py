@@ -70,7 +70,32 @@ RULES: Final = (
         "a packet's time is more than 1 ms before that of the packet before it",
         "time went back by {a:time}",
         "The clock was set, or captures were joined without sorting.",
-        "durations and stalls around it, which cannot be right",
+        "durations and stalls around it, which cannot be right; Wireshark's reordercap puts"
+        " a file in order",
         "pcap(3)",
+    ),
+    Rule(
+        "vsock.capture.out_of_order",
+        Severity.NOTE,
+        Kind.OUT_OF_ORDER,
+        "out of order",
+        "packets of the connection are not in order of time",
+        "packets of this connection are out of order: one is {a:time} before the one ahead of it;"
+        " reordercap puts a file in order",
+        "Packets of several CPUs, captures that were merged without sorting, or a clock that was"
+        " set.",
+        "the same capture in order of time, before anything else is believed",
+        "pcap(3)",
+    ),
+    Rule(
+        "vsock.capture.copies",
+        Severity.NOTE,
+        Kind.COPIES,
+        "copy",
+        "packets that stand in the capture twice, and count once",
+        "a packet with the monitor, time and bytes of one before it is a copy, and does not count",
+        "Captures that overlap in time were merged.",
+        "nothing; to be rid of them, editcap -d",
+        "editcap(1)",
     ),
 )

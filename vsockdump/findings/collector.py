@@ -110,7 +110,7 @@ class Collector:
             present ^= mark
             kind = int(KIND_OF[Mark(mark)])
             of_mark = conns[(marks & np.uint64(mark)) != 0]
-            if kind == Kind.TIME_BACK:  # of no connection, whatever the packet is
+            if kind in (Kind.TIME_BACK, Kind.COPIES):  # of no connection, whatever the packet is
                 of_mark = np.zeros_like(of_mark)
             for conn, count in zip(*np.unique(of_mark, return_counts=True), strict=True):
                 known = self._cases.get((kind, int(conn)))

@@ -123,7 +123,8 @@ def sentence(rule: Rule, event: Event, ends: tuple[str, str] = UNKNOWN_ENDS) -> 
     text = rule.others.get(event.cause, rule.message).format(
         who=ends[event.side], peer=ends[1 - event.side], a=_Amount(event.a), b=_Amount(event.b)
     )
-    return text + (", and it goes on" if event.open else "") + _doubted(event.doubt)
+    doubted = "" if event.kind == Kind.OUT_OF_ORDER else _doubted(event.doubt)
+    return text + (", and it goes on" if event.open else "") + doubted
 
 
 # What a sentence says behind itself of the doubt in it: the first that there is.

@@ -13,7 +13,7 @@ from vsockdump.output.statistics import OfStore, ends, shown, socket_type
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
 from vsockdump.track.kinds import Kind
 from vsockdump.track.marks import Mark
-from vsockdump.track.states import TERMINAL, State
+from vsockdump.track.states import LIVING, State
 from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.wire import SocketType
 
@@ -139,7 +139,7 @@ class Connects(OfStore):
             why = "tried again" if replaced else "reset by the initiator itself"
             return Attempt(connection, "given up", waited, why)
         waited = max(now - connection.first_ns, 0) if known else None
-        if connection.previous_state and connection.previous_state not in TERMINAL:
+        if connection.previous_state in LIVING:
             why = "the addresses are those of a connection that had not ended"
             return Attempt(connection, "dropped", waited, why)
         if connection.state == State.TIMED_OUT:

@@ -158,6 +158,8 @@ class _Pcap:
     def __init__(self, source: Origin, name: str) -> None:
         self._source = source
         self._name = name
+        self._kinds: set[int] = set()  # the link types of the interfaces seen
+        self._seen = 0
         self._writer = RecordWriter(Form.PCAP)
 
     def begin(self) -> list[bytes]:
@@ -186,7 +188,10 @@ class _Pcap:
 
     def _linktype(self) -> int:
         """The one link type of a pcap file; OutputError where there are several."""
-        kinds = sorted({interface.linktype for interface in self._source.interfaces})
+        interfaces = self._source.interfaces
+        self._kinds.update(interface.linktype for interface in interfaces[self._seen :])
+        self._seen = len(interfaces)
+        kinds = sorted(self._kinds)
         if len(kinds) > 1:
             listed = " and ".join(str(kind) for kind in kinds)
             raise OutputError(
@@ -203,6 +208,7 @@ class _Pcapng:
         self._source = source
         self._writer = RecordWriter(Form.PCAPNG)
         self._described = 0  # interfaces in the present file
+        self._known = 0  # interfaces whose ticks the writer knows
 
     def begin(self) -> list[bytes]:
         self._described = 0
@@ -215,9 +221,12 @@ class _Pcapng:
         """The descriptions that the file has not yet."""
         interfaces = self._source.interfaces
         new = interfaces[self._described :]
-        if new:
-            self._writer.set_units([_TICKS[interface.resolution] for interface in interfaces])
-        self._described = len(interfaces)
+        units = [_TICKS[interface.resolution] for interface in interfaces[self._known :]]
+        if self._known:
+            self._writer.add_units(units)
+        elif units:
+            self._writer.set_units(units)
+        self._known = self._described = len(interfaces)
         return [interface_description(interface) for interface in new]
 
     def sizes(self, rows: Rows) -> Sizes:

@@ -76,6 +76,7 @@ class RecordWriter:
     form: cython.int
     out: cython.uchar[::1]
     units: cython.longlong[::1]
+    all_units: object  # with room for more
 
     def __init__(self, form: int, size: int = _BUFFER) -> None:
         self.form = form
@@ -84,7 +85,17 @@ class RecordWriter:
 
     def set_units(self, units) -> None:
         """The nanoseconds of a tick of each interface; rows are of these interfaces."""
-        self.units = memoryview(np.array(units, "i8"))
+        self.all_units = np.array(units, "i8")
+        self.units = memoryview(self.all_units)
+
+    def add_units(self, units) -> None:
+        """Those of the interfaces that come next."""
+        known: cython.Py_ssize_t = len(self.units)
+        count: cython.Py_ssize_t = known + len(units)
+        if count > len(self.all_units):
+            self.all_units = np.concatenate((self.all_units, np.zeros(2 * count, "i8")))
+        self.all_units[known:count] = units
+        self.units = memoryview(self.all_units[:count])
 
     def write(
         self,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vsockdump import wire
 from vsockdump.address import Endpoint
 from vsockdump.batch import NO_TIME, Batch, Rows
-from vsockdump.columns import Mask, has_monitor, timed
+from vsockdump.columns import Mask, copied, has_monitor, timed
 from vsockdump.errors import UsageError
 from vsockdump.findings.overdue import overdue
 from vsockdump.findings.registry import BY_KIND, WRONG, found_in, rules_of, words, worst
@@ -729,24 +729,55 @@ class Intervals:
         self._counts = np.zeros((64, len(_IO_KEYS)), np.int64)
         self._used = 0
         self._outside = 0
+        self._first = self._stray = 0  # numbers of the first packet that is counted, that is not
 
     def add(self, batch: Batch, mask: Mask | None = None) -> None:
         """Count the batch's vsock packets that are chosen."""
         rows = batch.rows
-        chosen = has_monitor(batch) & timed(batch)
+        chosen = has_monitor(batch) & timed(batch) & ~copied(batch)
         if mask is not None:
             chosen &= mask
         times = rows["time_ns"][chosen]
         if not len(times):
             return
-        if self._start == NO_TIME:
-            self._start = int(times[0])
+        if self._start == NO_TIME or self._is_lost(times):
+            self._begin(times)
         index = (times - self._start) // self._interval if self._interval else times * 0
         inside = (index >= 0) & (index < _MOST_INTERVALS)
-        self._outside += int(len(index) - inside.sum())
+        if not inside.all():
+            self._outside += int(len(index) - inside.sum())
+            if not self._stray:
+                self._stray = int(rows["number"][chosen][int(np.argmin(inside))])
+        self._first = self._first or int(rows["number"][chosen][int(np.argmax(inside))])
         if inside.any():
             assert batch.tracked is not None
             self._count(index[inside], rows[chosen][inside], batch.tracked[chosen][inside])
+
+    def _reach(self) -> int:
+        """How far from the start packets are counted."""
+        return _MOST_INTERVALS * self._interval
+
+    def _begin(self, times: NDArray[np.int64]) -> None:
+        """Let the intervals begin at the first packet whose clock is near that of most."""
+        middle = float(np.sort(times)[len(times) // 2])
+        near = np.ones(len(times), bool)
+        if self._interval:
+            near = np.abs(times.astype(float) - middle) < self._reach()
+        self._start = int(times[int(np.argmax(near))])
+
+    def _is_lost(self, times: NDArray[np.int64]) -> bool:
+        """Whether no packet is in reach, and more than were counted: then theirs was wrong."""
+        counted_until_now = int(self._counts[: self._used, 0].sum())
+        if not self._interval or counted_until_now >= len(times):
+            return False
+        since = times.astype(float) - self._start
+        if ((since >= 0) & (since < self._reach())).any():
+            return False
+        self._outside += counted_until_now
+        self._stray, self._first = self._first or self._stray, 0
+        self._counts[:] = 0
+        self._used = 0
+        return True
 
     def _count(
         self, index: NDArray[np.int64], rows: NDArray[np.void], tracked: NDArray[np.void]
@@ -793,7 +824,8 @@ class Intervals:
             notes = self._selection.notes("Only packets that match the filter count")
         if self._outside:
             notes.append(
-                f"{self._outside} packets lie before the first or behind the last interval."
+                f"{counted(self._outside, 'packet')} before the first or behind the last interval,"
+                f" packet {self._stray} first, by the clock: it was set, or is wrong."
             )
         yield from render(Table(title, _IO_COLUMNS, rows, notes), colour)
 

@@ -89,6 +89,8 @@ class Kind(IntEnum):
     REQUEST_DROPPED = 72  # time since the request, its bytes
     ANSWER_LOST = 73  # bytes, time since the SHUTDOWN
     ANSWER_CUT = 74  # time from the last data to the SHUTDOWN
+    COPIES = 75  # of no connection
+    OUT_OF_ORDER = 76  # time that the packet is behind
 
 
 class Doubt(IntFlag):

@@ -49,6 +49,7 @@ class Mark(IntFlag):
     EMPTY_MESSAGES = 1 << 28
     WIDE_CID = 1 << 29
     RESERVED_CID = 1 << 30
+    COPIES = 1 << 31
     FLAGS = 1 << 32
     SHUTDOWN_FLAGS = 1 << 33
     MESSAGE_FLAGS = 1 << 34

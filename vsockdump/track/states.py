@@ -68,6 +68,18 @@ TERMINAL: Final = frozenset(
 )
 
 
+# Both ends know the connection.
+LIVING: Final = frozenset(
+    {
+        State.LATE,
+        State.OPEN,
+        State.HALF_CLOSED_INITIATOR,
+        State.HALF_CLOSED_ACCEPTOR,
+        State.CLOSING,
+    }
+)
+
+
 def state_word(state: int) -> str:
     """The word for a state in every output: `open`, `half-closed-initiator`, ..."""
     return State(state).name.lower().replace("_", "-")

@@ -44,6 +44,7 @@ from vsockdump import wire
 from vsockdump.batch import FLAT_DTYPE, TRACKED_DTYPE, Batch, Layers, Malformed
 from vsockdump.batch import NO_TIME as _NO_TIME_PY
 from vsockdump.batch import Known as _Known
+from vsockdump.track.copies import Copies
 from vsockdump.track.kinds import MOST as _MOST_KINDS
 from vsockdump.track.kinds import Cause as _Cause
 from vsockdump.track.kinds import Doubt as _Doubt
@@ -267,6 +268,10 @@ _F_RESTARTED = cython.declare(cython.int, int(_Kind.RESTARTED))
 _F_RST_STORM = cython.declare(cython.int, int(_Kind.RST_STORM))
 _F_SHARED_FWD = cython.declare(cython.int, int(_Kind.SHARED_FWD))
 _F_GRANT_IGNORED = cython.declare(cython.int, int(_Kind.GRANT_IGNORED))
+_F_MIDSTREAM = cython.declare(cython.int, int(_Kind.MIDSTREAM))
+_F_COPIES = cython.declare(cython.int, int(_Kind.COPIES))
+_F_OUT_OF_ORDER = cython.declare(cython.int, int(_Kind.OUT_OF_ORDER))
+_D_ORDER = cython.declare(cython.uchar, int(_Doubt.ORDER))
 _F_HOLE = cython.declare(cython.int, int(_Kind.HOLE))
 _F_REQUEST_DROPPED = cython.declare(cython.int, int(_Kind.REQUEST_DROPPED))
 _F_ANSWER_LOST = cython.declare(cython.int, int(_Kind.ANSWER_LOST))
@@ -573,6 +578,8 @@ class _Core:
     peer_table: cython.ushort[::1]  # hash table of them
     taps: cython.uint[::1]
     tap_count: cython.Py_ssize_t
+    copies: cython.uchar[::1]  # by row: 1 for what copies.py has found
+    with_copies: cython.bint
     next_state: cython.uchar[::1]
     terminal: cython.uchar[::1]
     outer_op: cython.uchar[::1]
@@ -590,6 +597,7 @@ class _Core:
         self.clock = _NO_TIME
         self.earliest = self.latest = _NO_TIME
         self.used = 0
+        self.with_copies = False
         self.peers = 0
         self.peer_table = memoryview(np.zeros(_PEER_TABLE_SIZE, "u2"))
         self.stalls = 0
@@ -638,6 +646,12 @@ class _Core:
     def peer_of(self, cid, place):
         """The row of a context id at a place; see _peer_of."""
         return self._peer_of(cid, place)
+
+    def bind_copies(self, copies) -> None:
+        """Which rows of the batch are copies, an array of uint8, or None."""
+        self.with_copies = copies is not None
+        if copies is not None:
+            self.copies = memoryview(copies)
 
     def rebuild(self, slots: cython.longlong[::1]) -> None:
         """Make the hash table for the current capacity and these slots."""
@@ -710,7 +724,9 @@ class _Core:
             while row < count and self.events <= _EVENTS_FULL:
                 if self.extras + _MOST_EXTRAS > self.extras_capacity:
                     break
-                if not self._track(self._packet(row), self._tracked(row)):
+                if self.with_copies and self.copies[row]:
+                    self._copy(self._packet(row), self._tracked(row))
+                elif not self._track(self._packet(row), self._tracked(row)):
                     break
                 row += 1
         used = self.used, self.extras
@@ -922,6 +938,17 @@ class _Core:
     @cython.cfunc
     @cython.exceptval(check=False)
     @cython.nogil
+    def _copy(self, p: cython.pointer(Packet), o: cython.pointer(Tracked)) -> cython.void:
+        """A packet that stands here twice: it counts for nothing."""
+        self.marks = 0
+        self.packet = p.number
+        self.now = self.clock
+        self._note_alone(_F_COPIES, 0, 0)
+        self._nothing(p, o)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
     def _untracked(self, p: cython.pointer(Packet), o: cython.pointer(Tracked)) -> cython.void:
         """A packet without a virtio header: no connection can be told."""
         if p.malformed == _CUT_MONITOR or p.malformed == _CUT_TRANSPORT:
@@ -930,6 +957,13 @@ class _Core:
             self._note_alone(_F_MALFORMED, p.malformed, 0)
         elif p.layers == _MONITOR_LAYER and p.mon_t != _NO_INFO:
             self._note_alone(_F_UNKNOWN_TRANSPORT, p.mon_t, 0)
+        self._nothing(p, o)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _nothing(self, p: cython.pointer(Packet), o: cython.pointer(Tracked)) -> cython.void:
+        """The columns of a packet of no connection."""
         o.conn = 0
         o.marks = self.marks
         o.data_at = p.payload_at
@@ -992,7 +1026,9 @@ class _Core:
         ports = target << 32 | source
         at = self._find(low, high, ports, place)
         slot = self.table[at] - 1
-        if slot < 0 or op == _REQUEST or (op == _RESPONSE and self._is_over(slot)):
+        if slot >= 0 and op == _REQUEST and self._is_belated(p, self._connection(slot), is_high):
+            self._begun_before(self._connection(slot))
+        elif slot < 0 or op == _REQUEST or (op == _RESPONSE and self._is_over(slot)):
             if self.used >= self.capacity:
                 return False
             self.replaced = 0
@@ -1010,6 +1046,9 @@ class _Core:
             self._begin(slot, p, op, kind, is_high)
         c: cython.pointer(Connection) = self._connection(slot)
         side = is_high ^ c.flip
+        if p.time_ns < c.last_ns and p.time_ns != _NO_TIME:
+            c.doubt |= _D_ORDER
+            self._note(c, _F_OUT_OF_ORDER, side, _elapsed(c.last_ns, p.time_ns), 0)
         f: cython.pointer(Flow) = self._flow(2 * slot + side)
         g: cython.pointer(Flow) = self._flow(2 * slot + 1 - side)
         self._compare_headers(p, c, side, op, kind)
@@ -1048,6 +1087,30 @@ class _Core:
                 self.marks |= _M_ZERO_CREDIT
         self._write(o, c, f, g, side, free, granted)
         return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _is_belated(
+        self, p: cython.pointer(Packet), c: cython.pointer(Connection), is_high: cython.bint
+    ) -> cython.bint:
+        """Whether a REQUEST is the one that this connection's first RESPONSE has answered.
+
+        It stands behind it in the file, but its time is before, by little.
+        """
+        if not c.midstream or not c.side_known or c.state != _OPEN or (is_high ^ c.flip) != 0:
+            return False
+        return p.time_ns != _NO_TIME and p.time_ns < c.first_ns < p.time_ns + _SOON
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.nogil
+    def _begun_before(self, c: cython.pointer(Connection)) -> cython.void:
+        """The connection has its beginning in the capture after all."""
+        one: cython.ulonglong = 1
+        c.midstream = 0
+        c.marks &= ~_M_MIDSTREAM
+        c.found_low &= ~(one << _F_MIDSTREAM)
 
     @cython.cfunc
     @cython.inline
@@ -2532,6 +2595,8 @@ class Tracker:
         self._core = _Core(os.urandom(32))
         self._core.bind_store(self.store)
         self._core.rebuild(memoryview(np.zeros(0, np.int64)))
+        self._learned = 0  # interfaces
+        self._copies = Copies()
         self.set_taps([0])
         self._bound: dict[int, _Bound] = {}  # by the address of the first row
         self._current = 0  # the address that the core looks at
@@ -2543,7 +2608,25 @@ class Tracker:
 
     def set_taps(self, taps) -> None:
         """The tap number of each interface of the source, a list of ints; [0] at first."""
-        self._core.bind_taps(np.array(taps, "u4"))
+        self._taps = np.array(taps, "u4")
+        self._fine = np.ones(len(taps), bool)
+        self._core.bind_taps(self._taps)
+
+    def learn_interfaces(self, interfaces) -> None:
+        """The interfaces of the source, of which those that are known already come first.
+
+        It is called for every batch, and looks at new ones only.
+        """
+        known, count = self._learned, len(interfaces)
+        if count == known:
+            return
+        if count > len(self._taps):
+            self._taps = np.concatenate((self._taps, np.zeros(2 * count, "u4")))
+            self._fine = np.concatenate((self._fine, np.ones(2 * count, bool)))
+        self._fine[known:count] = [place.is_fine for place in interfaces[known:]]
+        self._taps[known:count] = [place.tap for place in interfaces[known:]]
+        self._learned = count
+        self._core.bind_taps(self._taps[:count])
 
     def track(self, batch: Batch) -> Batch:
         """The batch with its tracked columns, stalls and events.
@@ -2555,6 +2638,8 @@ class Tracker:
         self._events.clear()
         if count:
             batch.tracked = self._bind(np.ascontiguousarray(batch.rows))[:count]
+            found = self._copies.find(batch, self._taps, self._fine)
+            self._core.bind_copies(None if found is None else found.view("u1").copy())
             self._run(count)
         else:
             batch.tracked = np.zeros(0, TRACKED_DTYPE)

@@ -177,7 +177,7 @@ class _Made:
             with closing(ExportFile(str(self.export), source, None, None, watched)) as file:
                 for batch in _first(source.batches(), limit):
                     batch.blocks = ()  # with secrets in them tshark would see more than we do
-                    tracker.set_taps([place.tap for place in source.interfaces])
+                    tracker.learn_interfaces(source.interfaces)
                     dialogues.add(tracker.track(batch))
                     self._note_gaps(streams.add(batch))
                     file.write(batch)

@@ -180,7 +180,7 @@ class Capture:
 
     def _take(self, batch: Batch) -> None:
         with self._lock:
-            self.tracker.set_taps([place.tap for place in self.source.interfaces])
+            self.tracker.learn_interfaces(self.source.interfaces)
             self.tracker.track(batch)
             self.collector.add(batch)
             if self._dialogues is not None:
