@@ -10,8 +10,12 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import warm
 
 PROGRAM: Final = str(Path(sys.executable).with_name("vsockdump"))
 CAPTURES: Final = Path(
@@ -45,19 +49,61 @@ def environment(tz: str = "UTC", **more: str) -> dict[str, str]:
 def run_bytes(
     *arguments: str | Path, tz: str = "UTC", stdin: bytes | None = None, uid: int | None = None
 ) -> tuple[int, bytes, bytes]:
-    """Exit status, stdout and stderr of vsockdump with these arguments."""
+    """Exit status, stdout and stderr of vsockdump with these arguments.
+
+    A warm process forks for it (warm.py), unless it is about start-up or for another user.
+    """
+    command = [PROGRAM, *map(str, arguments)]
+    if uid is None and "--version" not in command:
+        return run_warm(command, environment(tz), stdin)
+    return run_cold(command, environment(tz), stdin, uid)
+
+
+def run_cold(
+    command: Sequence[str], env: dict[str, str], stdin: bytes | None, uid: int | None = None
+) -> tuple[int, bytes, bytes]:
+    """The same of a program that is started."""
     done = subprocess.run(
-        [PROGRAM, *map(str, arguments)],
+        command,
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
-        env=environment(tz),
+        env=env,
         cwd="/",
         user=uid,
         timeout=TIME_LIMIT_S,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def run_warm(
+    command: Sequence[str], env: dict[str, str], stdin: bytes | None
+) -> tuple[int, bytes, bytes]:
+    """The same of a fork, on pipes of its own."""
+    (input_, feed), (out, theirs_out), (err, theirs_err) = os.pipe(), os.pipe(), os.pipe()
+    theirs = (input_, theirs_out, theirs_err)
+    if stdin is None:
+        with open(os.devnull) as null:
+            os.dup2(null.fileno(), input_)
+    process = warm.start(command, theirs, env, "/")
+    for fd in theirs:
+        os.close(fd)
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(_feed, feed, stdin or b"")
+        printed = [pool.submit(_drain, fd) for fd in (out, err)]
+        status = process.wait(TIME_LIMIT_S)
+        return status, printed[0].result(), printed[1].result()
+
+
+def _feed(fd: int, data: bytes) -> None:
+    with suppress(BrokenPipeError), open(fd, "wb") as pipe:
+        pipe.write(data)
+
+
+def _drain(fd: int) -> bytes:
+    with open(fd, "rb") as pipe:
+        return pipe.read()
 
 
 def run(
