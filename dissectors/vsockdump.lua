@@ -268,6 +268,8 @@ local MARK = {
   REQUEST_DROPPED = 136,
   ANSWER_LOST = 137,
   ANSWER_CUT = 138,
+  COPIES = 31,
+  OUT_OF_ORDER = 140,
   NO_SOCKET = 3,
   LATER_RST = 4,
   ZERO_CREDIT = 5,
@@ -496,6 +498,14 @@ local findings = {
     severity = "warn",
     what = "a context id that nobody can have: 0, 0xffffffff or 2^64-1",
     message = "a packet between {who} and {peer}: one of these context ids is reserved",
+  },
+  [31] = {
+    word = "copy",
+    shown = true,
+    name = "vsock.capture.copies",
+    severity = "note",
+    what = "packets that stand in the capture twice, and count once",
+    message = "a packet with the monitor, time and bytes of one before it is a copy, and does not count",
   },
   [32] = {
     word = "flags",
@@ -870,6 +880,14 @@ local findings = {
     severity = "note",
     what = "both directions shut down behind a request to an endpoint that answers all others",
     message = "{who} shut both directions down {a:time} after its request, and got no answer; {peer} answered all others",
+  },
+  [140] = {
+    word = "out of order",
+    shown = true,
+    name = "vsock.capture.out_of_order",
+    severity = "note",
+    what = "packets of the connection are not in order of time",
+    message = "packets of this connection are out of order: one is {a:time} before the one ahead of it; reordercap puts a file in order",
   },
 }
 
@@ -2226,6 +2244,16 @@ do
     end
   end
 
+  -- Whether a REQUEST is the one that this connection's first RESPONSE has answered: it stands
+  -- behind it in the file, but its time is before, by little.
+  local function is_belated(p, c, high)
+    if not c.midstream or not c.side_known or c.state ~= STATE.OPEN or high ~= c.flip then
+      return false
+    end
+    local time, first = p.time, c.first_ns
+    return time and first and time < first and first < time + limits.SOON_NS
+  end
+
   local function virtio(p)
     local addresses, op, kind = p.addresses, p.op, p.type
     if p.place ~= "" then
@@ -2235,7 +2263,12 @@ do
     local pair = direction.pair
     local c = pair.c
     local over = c and TERMINAL[c.state] and c.state ~= STATE.REFUSED
-    if not c or op == REQUEST or (op == RESPONSE and over) then
+    if c and op == REQUEST and is_belated(p, c, direction.high) then
+      c.midstream = false
+      if c.noted then
+        c.noted[MARK.MIDSTREAM] = false
+      end
+    elseif not c or op == REQUEST or (op == RESPONSE and over) then
       replaced = nil
       if c then
         replace(c)
@@ -2243,6 +2276,9 @@ do
       c = begin(pair, p, direction.high)
     end
     local side = direction.high ~= c.flip and 1 or 0
+    if p.time and c.last_ns and p.time < c.last_ns then
+      note(c, MARK.OUT_OF_ORDER, side, c.last_ns - p.time, 0)
+    end
     local f, g = c[side], c[1 - side]
     -- These tests spare nearly all packets the calls, which cost more than anything else here.
     if

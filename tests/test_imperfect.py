@@ -75,27 +75,29 @@ def stream(times: list[int], ops: list[int], fwd: list[int] | None = None) -> Ba
     return Batch(rows, memoryview(bytes(100)), Layout())
 
 
-def copies(batch: Batch, fine: bool = True, taps: Any = ONE) -> list[int]:
+def copies(batch: Batch, taps: Any = ONE) -> list[int]:
     """The rows that are copies."""
-    found = Copies().find(batch, taps, np.full(len(taps), fine))
+    found = Copies().find(batch, taps)
     return [] if found is None else np.flatnonzero(found).tolist()
 
 
 RW, REQUEST = int(Op.RW), int(Op.REQUEST)
 
 
-@pytest.mark.parametrize("last", [1, 1001])
-def test_a_clock_of_nanoseconds_is_proof(last: int) -> None:
-    """Equal packets of one nanosecond are one packet; of two they are two."""
-    assert ([1] if last == 1 else []) == copies(stream([1, last], [RW, RW]))
+@pytest.mark.parametrize("tick", [1, 1000])
+def test_equal_packets_of_one_time_are_no_copies(tick: int) -> None:
+    """Pieces of one write are alike, and a burst can have one time, to the nanosecond."""
+    assert [] == copies(stream([tick, 5 * tick, 5 * tick, 9 * tick], [RW] * 4))
 
 
-def test_a_coarse_clock_is_none() -> None:
-    """Two writes fall into one microsecond; neither is lost."""
-    assert [] == copies(stream([1000, 5000, 5000, 9000], [RW] * 4))
+def test_where_every_packet_has_one_they_are() -> None:
+    """Three times in a row, of other contents each: the whole stream stands there twice."""
+    times, fwd = [11, 11, 25, 25, 37, 37], [1, 1, 2, 2, 3, 3]
+    assert [1, 3, 5] == copies(stream(times, [RW] * 6, fwd))
+    assert [] == copies(stream(times[:5], [RW] * 5, fwd[:5]))
 
 
-def test_a_request_twice_in_a_microsecond_is_proof_for_what_follows() -> None:
+def test_a_request_twice_at_a_time_is_proof_for_what_follows() -> None:
     """Until a packet has no copy."""
     batch = stream([1000, 1000, 5000, 5000, 7000, 9000, 9000], [REQUEST] * 2 + [RW] * 5)
     assert [1, 3] == copies(batch)

@@ -34,7 +34,9 @@ LATE: Final = (
     OPEN + "+1ms 3:1 > host:2 SHUTDOWN buf=100000\n+8.1s 3:1 > host:2 RST buf=100000",
     OPEN + "+1ms 3:1 > host:2 CREDIT_REQUEST buf=100000\n+3s 3:1 < host:2 CREDIT_UPDATE buf=100000",
 )
-OF_NO_PACKET: Final = (Kind.DROPPED, Kind.UNANSWERED)
+OF_NO_PACKET: Final = (Kind.DROPPED, Kind.UNANSWERED, Kind.COPIES)
+# Copies are packets like others to the script: it would have to compare frames.
+LUA_PAIRS: Final = [pair for name, pair in PAIRS.items() if name != "vsock.capture.copies"]
 
 RIGHT_NAMES: Final = [f"vsock.virtio.{name}" for name in ("type_name", "op_name", "flag_names")]
 
@@ -105,7 +107,7 @@ def test_real_captures(capture: Path, passes: list[str]) -> None:
 @passes
 def test_the_scenarios_of_all_findings(passes: list[str], tmp_path: Path) -> None:
     """Each on a tap of its own, what fires a rule and what just does not."""
-    texts = [text for pair in PAIRS.values() for text in pair]
+    texts = [text for pair in LUA_PAIRS for text in pair]
     capture = wireshark.write_scenarios(tmp_path / "findings.pcapng", [*texts, *LATE])
     agree(capture, *passes)
     at = TRACKED.index("vsock.marks")
@@ -162,7 +164,7 @@ def expected_findings(capture: Path) -> Iterator[tuple[set[str], set[str]]]:
 @passes
 def test_findings_are_expert_information(passes: list[str], tmp_path: Path) -> None:
     """By the same names; with the case's numbers the first time in a connection."""
-    texts = [pair.fires for pair in PAIRS.values()]
+    texts = [pair.fires for pair in LUA_PAIRS]
     capture = wireshark.write_scenarios(tmp_path / "findings.pcapng", [*texts, *LATE])
     rows = wireshark.fields(capture, [*RULE_NAMES, wireshark.MESSAGE], *passes)
     for row, (names, said) in zip(rows, expected_findings(capture), strict=True):

@@ -10,7 +10,6 @@ from vsockdump.batch import LinkKind
 
 NANOSECOND: Final = 9  # if_tsresol of 10^-9
 MICROSECOND: Final = 6
-_BINARY_NANOSECOND: Final = 30  # 2^-30 s
 _LAST_POWER: Final = 28  # of finer ticks, 64 bits do not make up a nanosecond
 
 LINK_KINDS: Final = {
@@ -49,12 +48,6 @@ class Interface(NamedTuple):
     resolution: int = MICROSECOND
     offset: int = 0
     tap: int = 0
-
-    @property
-    def is_fine(self) -> bool:
-        """Whether its ticks are a nanosecond or less."""
-        power = self.resolution & 0x7F
-        return power >= (_BINARY_NANOSECOND if self.resolution & 0x80 else NANOSECOND)
 
     @property
     def kind(self) -> LinkKind:

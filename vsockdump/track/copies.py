@@ -1,13 +1,13 @@
 """Copies: packets that stand in a capture twice, because overlapping captures were merged.
 
 A copy has its packet's monitor, time, length and bytes, as far as both were captured, and
-stands at most WINDOW packets behind it.  Whether that proves it depends on the clock:
-- Two packets of a connection do not fall into one nanosecond.
+stands at most WINDOW packets behind it.  That alone proves nothing:
 - Two interfaces of one monitor, in one file, are two recordings: each has a packet once.
-- A coarse clock gives equal packets equal times: two writes of a byte can fall into one
-  microsecond.  There, equal packets are copies only while every packet has one.  That is
-  known from a REQUEST or RESPONSE seen twice in a microsecond, or from SURE times in a row
-  at which all packets were paired, with other contents each; it ends at a packet without one.
+- On one interface equal packets can have equal times: pieces of one write are alike, and what
+  a device hands over at once has one time stamp, to the nanosecond.  There, equal packets are
+  copies only while every packet has one.  That is known from a REQUEST or RESPONSE seen twice
+  at a time, or from SURE times in a row at which all packets were paired, with other contents
+  each; it ends at a packet without one.
 
 Rules for editors: whole columns at a time.  A batch whose times all differ, as those of most
 captures do, costs one comparison of columns; of a batch nothing is kept but its last WINDOW
@@ -25,7 +25,6 @@ from vsockdump.batch import NO_TIME, Batch, Layers
 WINDOW: Final = 32  # packets
 COMPARED: Final = 64  # bytes of payload that are compared at most
 SURE: Final = 3
-_MICROSECOND: Final = 1000
 _MILLISECOND: Final = 1_000_000
 _GREETINGS: Final = (int(wire.Op.REQUEST), int(wire.Op.RESPONSE))
 _HEADERS: Final = wire.HEADERS_SIZE
@@ -77,11 +76,8 @@ class Copies:
         self._sure = False  # whether every packet has a copy now
         self._streak = 0  # times in a row at which all were paired, of other contents each
 
-    def find(self, batch: Batch, taps: Column, fine: Flags) -> Flags | None:
-        """Which rows of a batch are copies, None for none.
-
-        `taps` and `fine` are by interface: its tap, and whether its clock has nanoseconds.
-        """
+    def find(self, batch: Batch, taps: Column) -> Flags | None:
+        """Which rows of a batch are copies, None for none; `taps` is by interface."""
         times = batch.rows["time_ns"]
         if not len(times):
             return None
@@ -96,15 +92,13 @@ class Copies:
         known = 0 if self._before is None else len(self._before.headers)
         seen = new if self._before is None else self._before.then(new)
         self._before = seen.last()
-        found = self._of(seen, taps, fine)
+        found = self._of(seen, taps)
         return found[known:] if found[known:].any() else None
 
-    def _of(self, seen: _Seen, taps: Column, fine: Flags) -> Flags:
+    def _of(self, seen: _Seen, taps: Column) -> Flags:
         same, other, later = _matches(seen, taps)
-        times, interface = seen.columns["time_ns"], seen.columns["interface"]
         earlier = same + other
-        exact = fine[interface] & (times % _MICROSECOND != 0)
-        found: Flags = (exact & (earlier > 0)) | (other > same)
+        found: Flags = other > same
         open_ = (earlier % 2 == 1) & ~found
         if open_.any() or self._sure:
             found |= open_ & self._proven(seen, earlier, later)
@@ -202,5 +196,5 @@ def _contents(seen: _Seen) -> Column:
 
 
 def _greetings(seen: _Seen) -> Flags:
-    """Packets that no end sends twice in a microsecond."""
+    """Packets that no end sends twice at a time."""
     return np.isin(_field(seen, "op"), _GREETINGS)

@@ -2609,7 +2609,6 @@ class Tracker:
     def set_taps(self, taps) -> None:
         """The tap number of each interface of the source, a list of ints; [0] at first."""
         self._taps = np.array(taps, "u4")
-        self._fine = np.ones(len(taps), bool)
         self._core.bind_taps(self._taps)
 
     def learn_interfaces(self, interfaces) -> None:
@@ -2622,8 +2621,6 @@ class Tracker:
             return
         if count > len(self._taps):
             self._taps = np.concatenate((self._taps, np.zeros(2 * count, "u4")))
-            self._fine = np.concatenate((self._fine, np.ones(2 * count, bool)))
-        self._fine[known:count] = [place.is_fine for place in interfaces[known:]]
         self._taps[known:count] = [place.tap for place in interfaces[known:]]
         self._learned = count
         self._core.bind_taps(self._taps[:count])
@@ -2638,7 +2635,7 @@ class Tracker:
         self._events.clear()
         if count:
             batch.tracked = self._bind(np.ascontiguousarray(batch.rows))[:count]
-            found = self._copies.find(batch, self._taps, self._fine)
+            found = self._copies.find(batch, self._taps)
             self._core.bind_copies(None if found is None else found.view("u1").copy())
             self._run(count)
         else:

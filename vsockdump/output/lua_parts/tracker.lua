@@ -1188,6 +1188,16 @@ do
     end
   end
 
+  -- Whether a REQUEST is the one that this connection's first RESPONSE has answered: it stands
+  -- behind it in the file, but its time is before, by little.
+  local function is_belated(p, c, high)
+    if not c.midstream or not c.side_known or c.state ~= STATE.OPEN or high ~= c.flip then
+      return false
+    end
+    local time, first = p.time, c.first_ns
+    return time and first and time < first and first < time + limits.SOON_NS
+  end
+
   local function virtio(p)
     local addresses, op, kind = p.addresses, p.op, p.type
     if p.place ~= "" then
@@ -1197,7 +1207,12 @@ do
     local pair = direction.pair
     local c = pair.c
     local over = c and TERMINAL[c.state] and c.state ~= STATE.REFUSED
-    if not c or op == REQUEST or (op == RESPONSE and over) then
+    if c and op == REQUEST and is_belated(p, c, direction.high) then
+      c.midstream = false
+      if c.noted then
+        c.noted[MARK.MIDSTREAM] = false
+      end
+    elseif not c or op == REQUEST or (op == RESPONSE and over) then
       replaced = nil
       if c then
         replace(c)
@@ -1205,6 +1220,9 @@ do
       c = begin(pair, p, direction.high)
     end
     local side = direction.high ~= c.flip and 1 or 0
+    if p.time and c.last_ns and p.time < c.last_ns then
+      note(c, MARK.OUT_OF_ORDER, side, c.last_ns - p.time, 0)
+    end
     local f, g = c[side], c[1 - side]
     -- These tests spare nearly all packets the calls, which cost more than anything else here.
     if
