@@ -887,7 +887,7 @@ local findings = {
     name = "vsock.capture.out_of_order",
     severity = "note",
     what = "packets of the connection are not in order of time",
-    message = "packets of this connection are out of order: one is {a:time} before the one ahead of it; reordercap puts a file in order",
+    message = "packets of this connection are out of order: one is {a:time} before the one ahead of it; --reorder or reordercap puts a file in order",
   },
 }
 

@@ -155,6 +155,22 @@ TRACKED_DTYPE: Final = np.dtype(
 )
 
 
+def rows_of(
+    numbers: NDArray[np.uint64], packets: NDArray[np.uint64]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Where each of some packets stands among the numbers of others, and whether it does.
+
+    Numbers rise within a batch, unless its packets were put in order of time.
+    """
+    if not len(numbers):
+        return np.zeros(len(packets), np.intp), np.zeros(len(packets), np.bool_)
+    rises = not (numbers[1:] < numbers[:-1]).any()
+    order = None if rises else np.argsort(numbers)
+    places = np.minimum(np.searchsorted(numbers, packets, sorter=order), len(numbers) - 1)
+    rows = places if order is None else order[places]
+    return rows, numbers[rows] == packets
+
+
 class Layout(NamedTuple):
     """How the records of a batch lie in its buffer: needed to copy or look into them."""
 
@@ -224,6 +240,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def rows_of(self, packets: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """The row of each of these packet numbers, and whether it is in the batch."""
+        return rows_of(self.rows["number"], packets)
 
     def head(self, count: int) -> "Batch":
         """The first `count` rows, sharing memory with this batch."""

@@ -332,6 +332,12 @@ def _parser() -> argparse.ArgumentParser:
     add("-w", dest="write", metavar="FILE", help="write the packets to this capture; - is stdout")
     add("-c", dest="limit", metavar="N", type=_positive, default=0, help="stop after N packets")
     add(
+        "--reorder",
+        action="store_true",
+        help="with -r: put the packets in order of time, among 1024 and more; they keep their"
+        " numbers",
+    )
+    add(
         "--annotate",
         action="store_true",
         help="with -w: write findings and the names of connections into the pcapng file, as"
@@ -602,6 +608,8 @@ def _live(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Li
         arguments.duration,
         arguments.control_stdin,
     )
+    if arguments.reorder and arguments.read is None:
+        parser.error("--reorder goes with -r FILE: packets that come now are not held back")
     if arguments.read is not None and options != LiveOptions():
         parser.error(
             "-r reads a file; -i, -s, -B, --block-timeout, --duration and --control-stdin are"
@@ -703,6 +711,7 @@ def _tui(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Tui
     others = {
         "-w": arguments.write,
         "-c": arguments.limit,
+        "--reorder": arguments.reorder,
         "-z": arguments.statistics,
         "--explain": arguments.explain,
         "-T": arguments.output,
@@ -780,6 +789,7 @@ def _config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "
         parser.error(f"--export {arguments.export} needs what --decode none leaves out")
     return Config(
         read=arguments.read,
+        reorder=arguments.reorder,
         write=arguments.write,
         output=output,
         fields=tuple(arguments.fields or ()),

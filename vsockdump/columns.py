@@ -44,10 +44,8 @@ def said_by_row(batch: Batch) -> Iterator[tuple[int, "list[Said]"]]:
         raise ValueError("nobody has looked for application messages in this batch")
     if not (batch.said and len(batch)):
         return
-    numbers = batch.rows["number"]
     packets = np.fromiter(batch.said, np.uint64, len(batch.said))
-    rows = np.minimum(np.searchsorted(numbers, packets), len(numbers) - 1)
-    there = numbers[rows] == packets
+    rows, there = batch.rows_of(packets)
     for row, packet in zip(rows[there].tolist(), packets[there].tolist(), strict=True):
         yield row, batch.said[packet]
 
@@ -168,9 +166,7 @@ def kinds_column(word: int) -> OfBatch:
         if events is None or not len(events):
             return bits
         chosen = np.flatnonzero(events["kind"] // 64 == word)
-        numbers, packets = batch.rows["number"], events["packet"][chosen]
-        rows = np.searchsorted(numbers, packets)
-        there = np.flatnonzero(np.append(numbers, 0)[rows] == packets)
+        rows, there = batch.rows_of(events["packet"][chosen])
         kinds = events["kind"][chosen][there] % np.uint64(64)
         np.bitwise_or.at(bits, rows[there], np.uint64(1) << kinds)
         return bits

@@ -49,10 +49,12 @@ class Config(NamedTuple):
     `extract` writes streams to files; `export` names what packets become when they are written,
     "" leaves them as they are.  `apps` says how application protocols are decoded, None: not at
     all.  `width` is that of the lines of text that is wrapped.  `tui` asks for the terminal
-    program, for which `filter` is the first one of many.
+    program, for which `filter` is the first one of many.  `reorder` puts what is read in order of
+    time.
     """
 
     read: str | None
+    reorder: bool = False
     write: str | None = None
     output: str = "text"
     fields: tuple[str, ...] = ()

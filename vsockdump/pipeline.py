@@ -79,7 +79,8 @@ def run(config: Config) -> int:
         if config.read is None:
             start = _listen(config, wanted, held)
         else:
-            start = _read(config.read, config.user, held, joined=config.write is None)
+            joined = config.write is None and not config.reorder
+            start = _read(config.read, config.user, held, joined, config.reorder)
         events = held.enter_context(Events(start.source.stop))
         one = _Run(config, start, wanted, state, statistics, view, events, written)
         if start.source.live:
@@ -236,12 +237,23 @@ class _Start(NamedTuple):
     reopen: Reopen | None = None
 
 
-def _read(path: str, user: str | None, held: ExitStack, joined: bool = False) -> _Start:
+def _reader(path: str, reorder: bool) -> FileReader:
+    """A capture file, as it is or in order of time."""
+    if not reorder:
+        return FileReader(path)
+    from vsockdump.capture.reorder import OrderedReader
+
+    return OrderedReader(path)
+
+
+def _read(
+    path: str, user: str | None, held: ExitStack, joined: bool = False, reorder: bool = False
+) -> _Start:
     """A capture file, opened before the rights to do so are given up; `held` closes it.
 
     `joined`: see FileReader.join.
     """
-    source = held.enter_context(closing(FileReader(path)))
+    source = held.enter_context(closing(_reader(path, reorder)))
     if joined:
         source.join()
     if user is not None:
@@ -421,7 +433,7 @@ class _Run:
         from vsockdump.findings.hindsight import look_ahead
 
         tracker = Tracker(config.max_connections)
-        with closing(FileReader(config.read)) as reader:
+        with closing(_reader(config.read, config.reorder)) as reader:
             try:
                 hindsight = look_ahead(_tapped(reader, tracker), tracker)
             except CaptureError:
@@ -745,6 +757,12 @@ class _Run:
 
     def _summary(self) -> int:
         """Say what was left out; a capture without any vsock is not what was meant."""
+        late = getattr(self._source, "too_late", 0)
+        if late:
+            complain(
+                f"{counted(late, 'packet')} stand farther back than --reorder looks, and were left"
+                " there; reordercap sorts a file as a whole."
+            )
         counts = self._source.counts()
         if counts is not None and not counts.received:
             complain(self._start.why_silent())

@@ -168,7 +168,7 @@ class _Comments:
 
     def of(self, batch: Batch, rows: Rows) -> dict[int, list[str]]:
         assert self._made is not None
-        places = np.searchsorted(batch.rows["number"], rows["number"])
+        places, _there = batch.rows_of(rows["number"])
         texts: dict[int, list[str]] = {}
         if self._batch is not None:
             texts = self._annotations.texts(self._batch, self._made.origins[places])

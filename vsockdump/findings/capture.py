@@ -81,7 +81,7 @@ RULES: Final = (
         "out of order",
         "packets of the connection are not in order of time",
         "packets of this connection are out of order: one is {a:time} before the one ahead of it;"
-        " reordercap puts a file in order",
+        " --reorder or reordercap puts a file in order",
         "Packets of several CPUs, captures that were merged without sorting, or a clock that was"
         " set.",
         "the same capture in order of time, before anything else is believed",

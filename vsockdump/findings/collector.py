@@ -157,7 +157,7 @@ class Collector:
             return None
         worst = largest(self._tracker.store, slot, case.worst) if case.rule.most else case.worst
         doubt = int(row["doubt"][0]) & ~Doubt.MISSING
-        if doubt:
+        if doubt and case.rule.severity > Severity.CHAT and kind != Kind.OUT_OF_ORDER:
             case = case._replace(event=case.event._replace(doubt=case.event.doubt | doubt))
             worst = worst._replace(doubt=worst.doubt | doubt)
         return case._replace(worst=worst)
@@ -230,10 +230,9 @@ def events_by_packet(batch: Batch) -> Iterator[tuple[int, list[Event]]]:
     for values in batch.events.tolist():
         event = Event(*values)
         events.setdefault(event.packet, []).append(event)
-    numbers = batch.rows["number"]
-    rows = np.searchsorted(numbers, np.array(list(events), np.uint64))
-    for row, (packet, found) in zip(rows.tolist(), events.items(), strict=True):
-        if row < len(numbers) and numbers[row] == packet:
+    rows, there = batch.rows_of(np.array(list(events), np.uint64))
+    for row, inside, found in zip(rows.tolist(), there.tolist(), events.values(), strict=True):
+        if inside:
             conn = int(batch.tracked["conn"][row])
             yield row, [event for event in found if event.conn in (0, conn)]
 

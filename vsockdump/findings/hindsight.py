@@ -38,10 +38,10 @@ class Hindsight:
         numbers = batch.rows["number"]
         if not len(numbers) or not len(self._events):
             return batch
-        first, last = np.searchsorted(self._events["packet"], (numbers[0], numbers[-1] + 1))
-        if first == last:
-            return batch
-        return _with_events(batch, self._events[first:last])
+        packets = self._events["packet"]
+        first, last = np.searchsorted(packets, (numbers.min(), numbers.max() + np.uint64(1)))
+        inside = self._events[first:last][batch.rows_of(packets[first:last])[1]]
+        return _with_events(batch, inside) if len(inside) else batch
 
 
 def _is_worse(event: Event) -> bool:
@@ -56,8 +56,8 @@ def _with_events(batch: Batch, events: Rows) -> Batch:
     seen = batch.head(len(batch))
     seen.tracked = batch.tracked.copy()
     seen.events = np.concatenate((batch.events, events))
-    rows = np.searchsorted(batch.rows["number"], events["packet"]).tolist()
-    for row, kind in zip(rows, events["kind"].tolist(), strict=True):
+    rows, _there = batch.rows_of(events["packet"])
+    for row, kind in zip(rows.tolist(), events["kind"].tolist(), strict=True):
         seen.tracked["marks"][row] |= np.uint64(MARK_OF.get(kind, Mark.MORE))
     return seen
 

@@ -53,7 +53,7 @@ class Annotations:
 
     def of(self, batch: Batch, rows: Rows) -> dict[int, list[str]]:
         """The comments of some rows of a tracked batch."""
-        return self.texts(batch, np.searchsorted(batch.rows["number"], rows["number"]))
+        return self.texts(batch, batch.rows_of(rows["number"])[0])
 
     def texts(self, batch: Batch, places: NDArray[np.intp]) -> dict[int, list[str]]:
         """What is known of the rows of a tracked batch at `places`, by index into these.

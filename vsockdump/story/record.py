@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vsockdump.batch import NO_TIME, Rows
+from vsockdump.batch import NO_TIME, Rows, rows_of
 from vsockdump.story.model import OPS, Packet, Record, Silence, Wait, Why
 from vsockdump.story.packets import UNKNOWN
 from vsockdump.story.spoken import Talking
@@ -253,9 +253,5 @@ def _ends_of(waits: Collection[Wait]) -> set[int]:
 def _rows_of(rows: Rows, numbers: set[int]) -> dict[int, int]:
     """The row of each of these packets that is among the rows."""
     wanted = np.array(sorted(numbers), np.uint64)
-    places = np.searchsorted(rows["number"], wanted)
-    return {
-        number: place
-        for number, place in zip(wanted.tolist(), places.tolist(), strict=True)
-        if place < len(rows) and rows["number"][place] == number
-    }
+    places, there = rows_of(rows["number"], wanted)
+    return dict(zip(wanted[there].tolist(), places[there].tolist(), strict=True))
