@@ -137,7 +137,8 @@ def ours(path: Path) -> list[Facts]:
     """The same fields from vsockdump."""
     options = [word for name in WIRESHARK_FIELDS for word in ("-e", name)]
     result = run("-r", path, "-T", "fields", *options)
-    assert (0, "") == (result.status, result.err)
+    assert result.status == 0
+    assert not result.err or "interfaces without names" in result.err
     return table(result.out, WIRESHARK_FIELDS)
 
 

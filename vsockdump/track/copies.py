@@ -131,7 +131,7 @@ class Copies:
 def _seen(batch: Batch, start: int) -> _Seen:
     rows = batch.rows
     columns = {name: rows[name][start:] for name in _NAMES}
-    raw = rows.view("u1").reshape(len(rows), rows.dtype.itemsize)[start:]
+    raw = np.ascontiguousarray(rows).view("u1").reshape(len(rows), rows.dtype.itemsize)[start:]
     fields: Any = rows.dtype.fields
     at = fields[wire.VSOCKMON.name][1]
     columns["payload_at"] = rows["payload_at"][start:].astype(np.int64)
