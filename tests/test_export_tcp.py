@@ -522,7 +522,8 @@ def test_the_same_packets_at_two_places_are_kept_apart() -> None:
     """Of a capture on two interfaces."""
     frames = [packet.frame for packet in parse(OPEN + "+1ms 3:1024 > host:5000 RW 5")]
     blocks = [enhanced("<", frame, 1, at) for frame in frames for at in (1, 0)]
-    source = section("<") + 2 * interface("<") + b"".join(blocks)
+    places = interface("<", name="one") + interface("<", name="other")
+    source = section("<") + places + b"".join(blocks)
     found = segments(export(source))
     assert {(1, 0), (2, 1)} == {(one.conn, one.place) for one in found}
     assert 2 == len(streams(found))
