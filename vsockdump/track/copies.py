@@ -25,6 +25,7 @@ from vsockdump.batch import NO_TIME, Batch, Layers
 WINDOW: Final = 32  # packets
 COMPARED: Final = 64  # bytes of payload that are compared at most
 SURE: Final = 3
+_ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 _MILLISECOND: Final = 1_000_000
 _GREETINGS: Final = (int(wire.Op.REQUEST), int(wire.Op.RESPONSE))
 _HEADERS: Final = wire.HEADERS_SIZE
@@ -135,21 +136,30 @@ def _seen(batch: Batch, start: int) -> _Seen:
     fields: Any = rows.dtype.fields
     at = fields[wire.VSOCKMON.name][1]
     columns["payload_at"] = rows["payload_at"][start:].astype(np.int64)
+    columns["key"] = _keys(rows[wire.VIRTIO.name], columns["wirelen"], start)
     return _Seen(columns, raw[:, at : at + _HEADERS], np.frombuffer(batch.buffer, np.uint8))
+
+
+def _keys(headers: Column, wirelen: Column, start: int) -> Column:
+    """A number of each packet that copies share, and few others do: what is looked at first."""
+    keys: Column = wirelen.astype(np.uint64)
+    for name in ("src_port", "dst_port", "fwd_cnt", "op"):
+        keys = (keys ^ headers[name][start:]) * _ODD
+    return keys
 
 
 def _matches(seen: _Seen, taps: Column) -> tuple[Column, Column, Column]:
     """Of each row: equal ones before it of its interface, of others, and behind it."""
     count = len(seen.headers)
     same, other, later = (np.zeros(count, np.int64) for _ in range(3))
-    times, interface = seen.columns["time_ns"], seen.columns["interface"]
+    times, interface, keys = (seen.columns[name] for name in ("time_ns", "interface", "key"))
     ordered = bool((times[1:] >= times[:-1]).all())
     for distance in range(1, min(WINDOW, count - 1) + 1):
         equal = (times[distance:] == times[:-distance]) & (times[distance:] != NO_TIME)
-        behind = np.flatnonzero(equal) + distance
+        if ordered and not equal.any():
+            break
+        behind = np.flatnonzero(equal & (keys[distance:] == keys[:-distance])) + distance
         if not len(behind):
-            if ordered:
-                break
             continue
         before = behind - distance
         alike = _alike(seen, taps, before, behind)
