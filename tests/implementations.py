@@ -21,6 +21,9 @@ _BOTH: Final = int(Shutdown.RCV | Shutdown.SEND)
 _KIB: Final = 1024
 
 
+Packets = list[Seen]
+
+
 class Implementation(NamedTuple):
     """One kind of end."""
 
@@ -149,9 +152,46 @@ def healthy(seed: int) -> Run:
     return Run(sim.finish(), names, conns)
 
 
-# --- faults ----------------------------------------------------------------------------
+def restored(seed: int) -> Run:
+    """A guest is restored from a snapshot: its connections are gone at both ends, without a
+    packet, and its ports are handed out again from where they were.
+    """
+    rng = random.Random(seed)
+    sim = Simulator()
+    programs = _Programs(rng, sim)
+    pair = rng.choice(list(KINDS)), rng.choice(list(KINDS))
+    setups = [_setup(rng, pair, 40_000 + number, (3, CID_HOST)) for number in range(3)]
+    conns = []
+    for turn in range(2):
+        for setup in setups[: 3 - turn]:
+            conn = sim.connect(setup._replace(start=None))
+            conns.append(conn)
+            sim.run(ms(1))
+            programs.exchange(conn)
+            if turn:
+                programs.finish(conn)
+            else:
+                sim.run(ms(1))  # what was said last arrives
+                conn.forget()
+        sim.run(ms(rng.choice((500, 12_000))))
+    return Run(sim.finish(), [pair] * len(conns), conns)
 
-Packets = list[Seen]
+
+def killed(seed: int) -> Packets:
+    """A guest is killed; the host closes, and gives up when nobody answers."""
+    rng = random.Random(seed)
+    sim = Simulator()
+    pair = rng.choice(list(KINDS)), rng.choice(list(KINDS))
+    conn = sim.connect(_setup(rng, pair, 40_000, (3, CID_HOST))._replace(start=None))
+    sim.run(ms(1))
+    _Programs(rng, sim).exchange(conn)
+    conn.kill(0)
+    sim.run(ms(rng.choice((10, 3000))))
+    conn.close(1)
+    return sim.finish().seen
+
+
+# --- faults ----------------------------------------------------------------------------
 
 
 def _at(name: str) -> int:
@@ -267,10 +307,13 @@ FAULTS: Final[dict[str, Callable[[random.Random, Packets], Packets]]] = {
     "vsock.connection.rst_storm": _storm,
     "vsock.credit.overrun": _overrun,
 }
+KILLED: Final = "vsock.close.unanswered"
 
 
 def broken(name: str, seed: int) -> Packets:
     """A healthy run with that fault; empty where it has no place for it."""
+    if name == KILLED:
+        return killed(seed)
     return FAULTS[name](random.Random(seed), healthy(seed).traffic.seen)
 
 

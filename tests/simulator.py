@@ -476,6 +476,7 @@ class Connection:
         self.peers = tuple(map(Peer, setup.buffers, setup.capped, setup.updates, setup.asks))
         self.view = View((_Told(), _Told()))
         self.under_way = 0
+        self.dead: set[int] = set()  # sides whose machine is gone: nothing comes from them
         self._free_at = [0, 0]  # when the link can take the next packet of each side
         self._begun = (0, 0)
         self.routes = _routes(setup)
@@ -610,6 +611,17 @@ class Connection:
         self._send(side, Op.RST)
         return True
 
+    def kill(self, side: int) -> None:
+        """The machine of a side is gone, and no packet says so."""
+        self.dead.add(side)
+        self.peers[side].socket = Socket.GONE
+        self.peers[side].writes.clear()
+
+    def forget(self) -> None:
+        """Both ends have forgotten the connection, as after a restore; no packet says so."""
+        for side in (0, 1):
+            self.kill(side)
+
     # --- what kernels do ---
 
     def _shut(self, side: int, how: int) -> None:
@@ -675,6 +687,8 @@ class Connection:
         """A packet has reached its end; called by the simulator."""
         self.under_way -= 1
         side = 1 - packet.side
+        if side in self.dead:
+            return
         if packet.op == Op.REQUEST:
             self._requested(packet)
         elif self.peers[side].reachable:

@@ -4,7 +4,7 @@
 """
 
 import pytest
-from implementations import FAULTS, KINDS, Run, broken, healthy, thinned
+from implementations import FAULTS, KILLED, KINDS, Run, broken, healthy, restored, thinned
 from judging import cases_of, wrong_in, wrong_with_losses
 
 RUNS = range(150)
@@ -22,7 +22,16 @@ def test_what_a_capture_missed_is_no_error(seed: int) -> None:
     assert [] == wrong_with_losses(thinned(seed))
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("seed", range(60))
+def test_a_restored_guest_is_not_accused(seed: int) -> None:
+    """Its addresses are used again and accepted: worth a note, and two connections."""
+    run = restored(seed)
+    assert [] == wrong_in(run)
+    cases = cases_of(run.traffic.seen)
+    assert 2 == sum(case.rule.name == "vsock.connect.reopened" for case in cases)
+
+
+@pytest.mark.parametrize("name", [*FAULTS, KILLED])
 def test_faults_are_found(name: str) -> None:
     """By their names, wherever a run has a place for one."""
     tried = [(seed, packets) for seed in range(40) if (packets := broken(name, seed))]
