@@ -10,6 +10,7 @@ from vsockdump.batch import NO_TIME
 from vsockdump.findings.collector import Case, Collector
 from vsockdump.findings.rule import Severity
 from vsockdump.track.kinds import Cause, Limit
+from vsockdump.track.states import State
 
 _SLACK_NS = 10_000_000  # between the tap and the sender
 
@@ -62,7 +63,11 @@ def _false_stalls(run: Run, stalls: list[tuple[int, ...]], tracker: object) -> I
         if cause == Cause.OWN_BUFFER:
             if flow["rule"] == Limit.CAPPED and not _blocked(simulated, side, start, end):
                 yield f"own buffer of side {side} of #{conn}"
-        elif Stall(side, start, end) not in run.traffic.connections[conn - 1].stalls:
+            continue
+        known = run.traffic.connections[conn - 1].stalls
+        # To the simulator the stall of a connection that is forgotten never ends.
+        ends = {end, None} if store.connections["state"][conn - 1] == State.REPLACED else {end}
+        if not any(Stall(side, start, one) in known for one in ends):
             yield f"stall of side {side} of #{conn} from {start} to {end}"
     for slot, row in enumerate(store.connections[: store.used]):
         for side in (0, 1):
