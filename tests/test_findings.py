@@ -542,6 +542,14 @@ def test_both_ends_without_credit_at_the_end_of_a_capture() -> None:
     assert "vsock.credit.deadlock" not in found(BOTH_FULL + "+1990ms 4:1 > host:2 REQUEST\n")
 
 
+def test_one_wild_clock_makes_nothing_overdue() -> None:
+    """A packet of the year 2033 among those of today: the next one tells what time it is."""
+    wild = "+1ms 9:9 > host:9 REQUEST\n+200000000s 9:9 < host:9 RST nosock\n"
+    after = "0.01 3:1 > host:2 REQUEST\n"
+    names = {case.rule.name for case in collected(FULL + wild + after)}
+    assert not {"vsock.credit.stall", "vsock.connect.unanswered"} & names
+
+
 def test_a_close_that_nobody_answers_is_found_once() -> None:
     """Before the closer gives up it is overdue, afterwards it has its packet."""
     open_end = OPEN + "1 3:1 > host:2 SHUTDOWN\n"

@@ -82,6 +82,7 @@ from vsockdump.track.states import (
     HALF_CLOSED_IDLE_NS,
     LATEST_ANSWER_NS,
     LONG_STALL_NS,
+    SECOND,
     TERMINAL,
     Event,
     State,
@@ -712,8 +713,9 @@ class _Core:
     def run(self, start: cython.Py_ssize_t, count: cython.Py_ssize_t):
         """Track rows start to count.
 
-        Returns (row, slots used, stalls ended, events, first time, last time): the row is
-        count, or that at which the store or the array of events is full.
+        Returns (row, slots and extras used, stalls ended, events, times): the row is count, or
+        that at which the store or the array of events is full; the times are the first, the
+        largest and the last one.
         """
         row: cython.Py_ssize_t = start
         if start == 0:
@@ -730,7 +732,8 @@ class _Core:
                     break
                 row += 1
         used = self.used, self.extras
-        return row, used, self.stalls, self.events, self.earliest, self.latest
+        times = self.earliest, self.latest, self.clock
+        return row, used, self.stalls, self.events, times
 
     def take_events(self, count: cython.Py_ssize_t):
         """A copy of the events of the last run."""
@@ -2603,7 +2606,7 @@ class Tracker:
         self._stalls = np.zeros(0, STALL_DTYPE)
         self._stall_count = self._event_count = 0
         self._events = []
-        self.first_ns = self.last_ns = _NO_TIME_PY
+        self.first_ns = self.last_ns = self._clock_ns = _NO_TIME_PY
         self.until_ns: int | None = None
 
     def set_taps(self, taps) -> None:
@@ -2699,8 +2702,14 @@ class Tracker:
 
     @property
     def as_of_ns(self) -> int:
-        """The time of all that goes on: the one to judge by, or that of the last packet."""
-        return self.last_ns if self.until_ns is None else self.until_ns
+        """The time of all that goes on: the one to judge by, or that of the last packet.
+
+        Not the largest of all: one packet with a wild clock would make everything overdue.
+        """
+        if self.until_ns is not None:
+            return self.until_ns
+        wild = self.last_ns - self._clock_ns > SECOND
+        return self._clock_ns if wild else self.last_ns
 
     def _bind(self, rows):
         """Let the core look at these rows; the tracked columns that it fills."""
@@ -2741,7 +2750,8 @@ class Tracker:
 
     def _run_from(self, start: int, count: int) -> int:
         """Track rows from `start` on; returns where it stopped."""
-        row, used, stalls, events, self.first_ns, self.last_ns = self._core.run(start, count)
+        row, used, stalls, events, times = self._core.run(start, count)
+        self.first_ns, self.last_ns, self._clock_ns = times
         self.store.used, self.store.extras_used = used
         self._stall_count, self._event_count = stalls, events
         if events:
