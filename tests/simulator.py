@@ -260,7 +260,8 @@ class Peer:
         if self.updates == "every":
             return untold > 0
         if self.updates == "late":
-            return 4 * untold >= 3 * self.buf_alloc
+            # Of the smaller buffer: a sender that its own limits would wait for ever.
+            return 4 * untold >= 3 * min(self.buf_alloc, self.peer_buf_alloc)
         if self.updates == "never":
             return False
         return untold > 0 and (self.buf_alloc - untold < LOW_CREDIT or not self.queued)
