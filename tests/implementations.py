@@ -19,6 +19,7 @@ from vsockdump.wire import CID_HOST, VIRTIO, VSOCKMON, Op, Seqpacket, Shutdown, 
 
 _BOTH: Final = int(Shutdown.RCV | Shutdown.SEND)
 _KIB: Final = 1024
+_LONGEST_NS: Final = 3600 * 10**9  # that one side's data may take
 
 
 Packets = list[Seen]
@@ -74,8 +75,10 @@ class _Programs:
         """Data of one side, until the other has read them all."""
         peer, reader = conn.peers[side], conn.peers[1 - side]
         wanted = reader.read + size
-        left = size
+        left, until = size, self.sim.now + _LONGEST_NS
         while reader.read < wanted:
+            if self.sim.now > until:
+                raise RuntimeError(f"neither end goes on: {conn.setup}")
             if left and not peer.writes:
                 part = min(left, peer.window) if self._is_seqpacket(conn) else left
                 conn.write(side, part)
@@ -149,7 +152,7 @@ def healthy(seed: int) -> Run:
         if rng.random() < 0.9:
             programs.finish(conn)
         sim.run(ms(rng.choice((1, 50, 2500))))
-    return Run(sim.finish(), names, conns)
+    return Run(sim.finish(), names, sim.connections)
 
 
 def restored(seed: int) -> Run:
@@ -174,7 +177,7 @@ def restored(seed: int) -> Run:
                 sim.run(ms(1))  # what was said last arrives
                 conn.forget()
         sim.run(ms(rng.choice((500, 12_000))))
-    return Run(sim.finish(), [pair] * len(conns), conns)
+    return Run(sim.finish(), [pair] * len(conns), sim.connections)
 
 
 def killed(seed: int) -> Packets:

@@ -41,7 +41,7 @@ def wrong_in(run: Run) -> list[str]:
         for case in cases
         if case.severity >= Severity.WARN and not _goes_on(run, case)
     ]
-    return [*wrong, *_false_stalls(run, stalls, tracker)]
+    return [*wrong, *_false_stalls(run, stalls, tracker), *_missed_stalls(run, stalls)]
 
 
 def _goes_on(run: Run, case: Case) -> bool:
@@ -68,7 +68,7 @@ def _false_stalls(run: Run, stalls: list[tuple[int, ...]], tracker: object) -> I
     store = tracker.store  # type: ignore[attr-defined]
     for conn, side, start, end, cause in stalls:
         flow = store.flows[2 * (conn - 1) + side]
-        simulated = run.connections[_of(run, conn)]
+        simulated = run.connections[conn - 1]
         if cause == Cause.OWN_BUFFER:
             if flow["rule"] == Limit.CAPPED and not _blocked(simulated, side, start, end):
                 yield f"own buffer of side {side} of #{conn}"
@@ -86,11 +86,13 @@ def _false_stalls(run: Run, stalls: list[tuple[int, ...]], tracker: object) -> I
                 yield f"open stall of side {side} of #{row['number']}"
 
 
-def _of(run: Run, conn: int) -> int:
-    """The simulated connection of a number: the tap sees them in its own order."""
-    outcome = run.traffic.connections[conn - 1]
-    ends = [(one.setup.initiator, one.setup.acceptor) for one in run.connections]
-    return ends.index((outcome.initiator, outcome.acceptor))
+def _missed_stalls(run: Run, stalls: list[tuple[int, ...]]) -> Iterator[str]:
+    """Stalls of simulated senders that are not told, of connections seen from their beginning."""
+    told = {(conn, Stall(side, start, end)) for conn, side, start, end, _cause in stalls}
+    for conn, outcome in enumerate(run.traffic.connections, 1):
+        for stall in outcome.stalls:
+            if stall.end_ns is not None and not outcome.joined and (conn, stall) not in told:
+                yield f"missed: {stall} of #{conn}"
 
 
 def _blocked(conn: Connection, side: int, start: int, end: int) -> bool:

@@ -2,13 +2,14 @@
 
 import random
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from running import CAPTURES, lines, run, tool
 from simulator import random_traffic, write_pcap
 
-from vsockdump.capture.reorder import WINDOW, OrderedReader
+from vsockdump.capture.reorder import MOST_BYTES, WINDOW, OrderedReader
 
 SWAPPED = Path(__file__).parent / "cases" / "imperfect" / "two-swaps.pcap"
 TABLES = ("conv", "credit", "io,0", "apps")  # without numbers of packets
@@ -68,26 +69,38 @@ def test_packets_keep_their_numbers() -> None:
 
 
 def test_what_stands_too_far_back_is_counted(tmp_path: Path) -> None:
-    """It is left where it is: this one stands behind the next batch of the file."""
+    """It is left where it is: what it belongs before has gone on."""
     header, all_of = (CAPTURES / "k612_many.pcap").read_bytes()[:24], []
-    for turn in range(6):
+    for turn in range(12):
         for record in records(CAPTURES / "k612_many.pcap"):
             seconds = struct.unpack_from("<I", record)[0] + 10 * turn
             all_of.append(struct.pack("<I", seconds) + record[4:])
     mixed = tmp_path / "far.pcap"
     mixed.write_bytes(header + b"".join([*all_of[1:], all_of[0]]))
     result = run("-r", mixed, "--reorder", "-z", "io,0")
-    assert "1 packet stand farther back than --reorder looks" in result.err
-    assert "20400" in result.out
+    assert "--reorder left 1 packet out of order, too far back in the file" in result.err
+    assert "40800" in result.out
 
 
-def test_a_file_in_order_is_not_copied() -> None:
-    """All but the last packets of a batch come as they were read."""
-    reader = OrderedReader(str(CAPTURES / "k612_many.pcap"))
-    batches = list(map(len, reader.batches()))
+@pytest.mark.parametrize("swapped", [False, True])
+def test_large_packets_wait_within_bounds(swapped: bool, tmp_path: Path) -> None:
+    """By bytes too: 4000 packets of 30 kB are never held all at once."""
+    frame = bytes(30_000)
+    count = 4000
+    order = [number ^ 1 for number in range(count)] if swapped else range(count)
+    with open(tmp_path / "large.pcap", "wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 271))
+        for number in order:
+            file.write(struct.pack("<IIII", 1, number, len(frame), len(frame)) + frame)
+    reader = OrderedReader(str(tmp_path / "large.pcap"))
+    tracemalloc.start()
+    times = [int(time) for batch in reader.batches() for time in batch.rows["time_ns"]]
+    _now, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     reader.close()
-    assert [3400 - WINDOW, WINDOW] == batches
-    assert 0 == reader.too_late
+    assert sorted(times) == times
+    assert count == len(times)
+    assert peak < MOST_BYTES + 16 * 2**20
 
 
 @pytest.mark.parametrize("arguments", [("-i", "vsockmon0"), ()])

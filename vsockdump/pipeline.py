@@ -760,8 +760,8 @@ class _Run:
         late = getattr(self._source, "too_late", 0)
         if late:
             complain(
-                f"{counted(late, 'packet')} stand farther back than --reorder looks, and were left"
-                " there; reordercap sorts a file as a whole."
+                f"--reorder left {counted(late, 'packet')} out of order, too far back in the file;"
+                " reordercap sorts a file as a whole."
             )
         counts = self._source.counts()
         if counts is not None and not counts.received:

@@ -1,16 +1,16 @@
 """--reorder: the packets of a file in order of time, within a window, by their old numbers.
 
-Per-CPU rings and merged files leave packets a few places from where they belong.  A packet is
-moved before those that are later, if it stands at most WINDOW packets behind them, or in one
-batch with them; what stands farther back stays where it is and is counted.  Never by itself: a
-clock can be set back.
+Per-CPU rings and merged files leave packets a few places from where they belong.  Batches wait,
+sorted, until WINDOW packets or MOST_BYTES stand behind them, and what comes later is sorted in
+among them; what stands farther back stays where it is and is counted.  Never by itself: a clock
+can be set back.
 
-Rules for editors: columns only.  Batches that are in order go through as they came, but for
-their last WINDOW packets, which wait for what may come before them.
+Rules for editors: columns only, and records are copied by runs of adjacent ones.  A batch is
+sorted together with those only that it overlaps in time.
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from vsockdump.batch import NO_TIME, Batch, Rows
 from vsockdump.capture.errors import CaptureError
 from vsockdump.capture.reader import FileReader
 
-WINDOW: Final = 1024  # packets: at most 67 MB wait
+WINDOW: Final = 1024  # packets
+MOST_BYTES: Final = 64 << 20  # of batches that wait, but for the last one
 _PLACES: Final = ("packet_at", "payload_at")  # in the buffer, beside the record's own
 
 
@@ -33,30 +34,23 @@ class OrderedReader(FileReader):
         self._latest = NO_TIME
 
     def batches(self) -> Iterator[Batch]:
-        """The file's packets, the last batch valid; numbers need not rise within a batch."""
-        held: Batch | None = None
+        """The file's packets; numbers need not rise within a batch.
+
+        Sections of a pcapng file that differ in format are not sorted into each other.
+        """
+        held: list[Batch] = []
         try:
             for batch in super().batches():
-                if held is not None and held.layout != batch.layout:
-                    yield self._checked(held)  # another section, with formats of its own
-                    held = None
-                in_order = held is None or _times(held.rows)[-1:] <= _times(batch.rows)[:1]
-                if len(batch) > WINDOW and in_order and _rises(_times(batch.rows)):
-                    if held is not None:
-                        yield self._checked(held)
-                    ready = len(batch) - WINDOW
-                    yield self._checked(batch.head(ready))
-                    held = _gathered([batch], np.arange(ready, len(batch)), ())
-                    continue
-                first, held = _split([batch] if held is None else [held, batch])
-                if first is not None:
-                    yield self._checked(first)
+                if held and held[-1].layout != batch.layout:
+                    yield from map(self._checked, held)
+                    held = []
+                _sort_in(held, batch)
+                while len(held) > 1 and _is_ready(held):
+                    yield self._checked(held.pop(0))
         except CaptureError:
-            if held is not None:
-                yield self._checked(held)
+            yield from map(self._checked, held)
             raise
-        if held is not None:
-            yield self._checked(held)
+        yield from map(self._checked, held)
 
     def _checked(self, batch: Batch) -> Batch:
         """Count what is still out of order."""
@@ -69,18 +63,27 @@ class OrderedReader(FileReader):
         return batch
 
 
-def _split(parts: list[Batch]) -> tuple[Batch | None, Batch]:
-    """Batches in order of time: what can go on, and the last WINDOW packets, which wait."""
+def _is_ready(held: list[Batch]) -> bool:
+    """Whether enough waits behind the first of some batches."""
+    behind = held[1:]
+    rows, size = sum(map(len, behind)), sum(len(batch.buffer) for batch in held)
+    return rows >= WINDOW or size > MOST_BYTES
+
+
+def _sort_in(held: list[Batch], batch: Batch) -> None:
+    """Add a batch to others that are in order of time, one behind the other."""
+    if not len(batch):
+        held.append(_gathered([batch], np.arange(0), batch.blocks))
+        return
+    earliest = int(_times(batch.rows).min())
+    apart = len(held)
+    while apart and (not len(held[apart - 1]) or _times(held[apart - 1].rows)[-1] > earliest):
+        apart -= 1
+    parts = [*held[apart:], batch]
+    del held[apart:]
     blocks = tuple(block for part in parts for block in part.blocks)
     order = np.argsort(np.concatenate([_times(part.rows) for part in parts]), kind="stable")
-    ready = len(order) - WINDOW
-    if ready <= 0:
-        return None, _gathered(parts, order, blocks)
-    return _gathered(parts, order[:ready], blocks), _gathered(parts, order[ready:], ())
-
-
-def _rises(times: NDArray[np.int64]) -> bool:
-    return not (times[1:] < times[:-1]).any()
+    held.append(_gathered(parts, order, blocks))
 
 
 def _times(rows: Rows) -> NDArray[np.int64]:
@@ -95,19 +98,22 @@ def _times(rows: Rows) -> NDArray[np.int64]:
 
 def _gathered(parts: list[Batch], order: NDArray[np.intp], blocks: tuple[bytes, ...]) -> Batch:
     """A batch of its own of some rows of these, in this order, with their records."""
-    starts = np.cumsum([0, *(len(part.buffer) for part in parts)])
-    rows = np.concatenate([part.rows for part in parts])
+    rows = np.concatenate([part.rows for part in parts])[order]
     of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[order]
-    rows = rows[order]
-    sizes = rows["record_len"].astype(np.int64)
-    ends = np.cumsum(sizes)
-    begins = ends - sizes
-    shift = begins - rows["record_at"]
-    total = int(ends[-1]) if len(ends) else 0
-    source = np.repeat(starts[of] + rows["record_at"] - begins, sizes) + np.arange(total)
-    data: Any = np.concatenate([np.frombuffer(part.buffer, np.uint8) for part in parts])
-    buffer = data[source].tobytes()
-    rows["record_at"] = begins
+    sizes, starts = rows["record_len"].astype(np.int64), rows["record_at"].astype(np.int64)
+    begins = np.cumsum(sizes) - sizes
+    # Where a run of records ends that lie side by side in one buffer.
+    new = (of[1:] != of[:-1]) | (starts[1:] != starts[:-1] + sizes[:-1])
+    firsts = np.flatnonzero(np.concatenate(([len(rows) > 0], new)))
+    lasts = np.concatenate((firsts[1:], [len(rows)])) - 1
+    runs = zip(
+        of[firsts].tolist(),
+        starts[firsts].tolist(),
+        (starts[lasts] + sizes[lasts]).tolist() if len(rows) else [],
+        strict=True,
+    )
+    buffer = b"".join(parts[part].buffer[start:end] for part, start, end in runs)
     for name in _PLACES:
-        rows[name] = rows[name] + shift
+        rows[name] = rows[name] + (begins - starts)
+    rows["record_at"] = begins
     return Batch(rows, memoryview(buffer), parts[-1].layout, blocks)
