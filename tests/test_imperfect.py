@@ -64,6 +64,9 @@ def test_a_wild_clock() -> None:
     text = printed("gap1970.pcap", "io,1")
     assert text.startswith("3 intervals")
     assert "packet 1 first" in text
+    for table in ("conv", "connects", "stalls"):
+        assert "The clock of packet 1 is more than a year from" in printed("gap1970.pcap", table)
+    assert "clock" not in printed("two-swaps.pcap", "conv")
 
 
 def stream(times: list[int], ops: list[int], fwd: list[int] | None = None) -> Batch:

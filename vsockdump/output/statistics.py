@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vsockdump.apps.dialogues import Dialogues
 
 SECOND: Final = 10**9
+_YEAR_NS: Final = 366 * 86400 * SECOND
 OF_APPS: Final = ("apps", "rpc")  # need the application layer
 STORY: Final = "story"  # takes it where it is there
 STATISTICS: Final = (
@@ -310,7 +311,23 @@ class OfStore:
                 "Only connections with a packet that matches the filter are listed, with all"
                 " their packets"
             )
-        return [*notes, *self._forgotten()]
+        return [*notes, *self._wild_clock(), *self._forgotten()]
+
+    def _wild_clock(self) -> list[str]:
+        """That times cannot be compared, where they lie more than a year apart: whose they are."""
+        now = self._tracker.as_of_ns
+        if self._timeless or self._tracker.last_ns - self._tracker.first_ns < _YEAR_NS:
+            return []
+        store = self._tracker.store
+        begun = store.connections["first_ns"][: store.used]
+        wild = np.flatnonzero((begun != NO_TIME) & (np.abs(begun - now) > _YEAR_NS))
+        if not len(wild):
+            return ["Times lie more than a year apart: a clock was set, or is wrong."]
+        packet = int(store.connections["first_packet"][wild[0]])
+        return [
+            f"The clock of packet {packet} is more than a year from that of the last one: it was"
+            " set, or is wrong, and so are times and durations that begin there."
+        ]
 
     def _forgotten(self) -> list[str]:
         store = self._tracker.store
