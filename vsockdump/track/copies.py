@@ -5,13 +5,13 @@ stands at most WINDOW packets behind it.  That alone proves nothing:
 - Two interfaces of one monitor, in one file, are two recordings: each has a packet once.
 - On one interface equal packets can have equal times: pieces of one write are alike, and what
   a device hands over at once has one time stamp, to the nanosecond.  There, equal packets are
-  copies only while every packet has one.  That is known from a REQUEST or RESPONSE seen twice
-  at a time, or from SURE times in a row at which all packets were paired, with other contents
-  each; it ends at a packet without one.
+  copies only in a connection whose REQUEST or RESPONSE stands there twice at one time, which
+  no end sends twice.
 
-Rules for editors: whole columns at a time.  A batch whose times all differ, as those of most
-captures do, costs one comparison of columns; of a batch nothing is kept but its last WINDOW
-packets' headers and first bytes.
+Rules for editors: whole columns at a time, and a packet is judged by those before it alone, so
+that batches do not matter.  A batch whose times all differ, as those of most captures do, costs
+one comparison of columns; of a batch nothing is kept but its last WINDOW packets' headers and
+first bytes.
 """
 
 from typing import Any, Final, NamedTuple
@@ -24,7 +24,7 @@ from vsockdump.batch import NO_TIME, Batch, Layers
 
 WINDOW: Final = 32  # packets
 COMPARED: Final = 64  # bytes of payload that are compared at most
-SURE: Final = 3
+MOST_PAIRS: Final = 65536  # connections that are known to be there twice
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 _MILLISECOND: Final = 1_000_000
 _GREETINGS: Final = (int(wire.Op.REQUEST), int(wire.Op.RESPONSE))
@@ -74,8 +74,7 @@ class Copies:
     def __init__(self) -> None:
         self._before: _Seen | None = None
         self._latest = NO_TIME
-        self._sure = False  # whether every packet has a copy now
-        self._streak = 0  # times in a row at which all were paired, of other contents each
+        self._twice = np.zeros(0, np.uint64)  # connections that stand there twice, sorted
 
     def find(self, batch: Batch, taps: Column) -> Flags | None:
         """Which rows of a batch are copies, None for none; `taps` is by interface."""
@@ -86,8 +85,6 @@ class Copies:
         self._latest = max(self._latest, int(times.max()))
         if distinct:
             self._before = _seen(batch, max(len(times) - WINDOW, 0)).last()
-            if len(times) > 1:
-                self._sure, self._streak = False, 0
             return None
         new = _seen(batch, 0)
         known = 0 if self._before is None else len(self._before.headers)
@@ -97,35 +94,24 @@ class Copies:
         return found[known:] if found[known:].any() else None
 
     def _of(self, seen: _Seen, taps: Column) -> Flags:
-        same, other, later = _matches(seen, taps)
-        earlier = same + other
+        same, other = _matches(seen, taps)
         found: Flags = other > same
-        open_ = (earlier % 2 == 1) & ~found
-        if open_.any() or self._sure:
-            found |= open_ & self._proven(seen, earlier, later)
+        open_ = ((same + other) % 2 == 1) & ~found
+        if open_.any():
+            found |= open_ & self._proven(seen, open_)
         return found
 
-    def _proven(self, seen: _Seen, earlier: Column, later: Column) -> Flags:
-        """Rows at times at which, and around which, every packet has a copy."""
-        ours = seen.columns["layers"] >= int(Layers.MONITOR)
-        times, where = np.unique(seen.columns["time_ns"], return_inverse=True)
-        whole = np.ones(len(times), bool)
-        whole[where[ours & ((earlier + later + 1) % 2 == 1)]] = False
-        content = np.zeros(len(times), np.uint64)
-        content[where] = _contents(seen)
-        changes = np.concatenate(([True], content[1:] != content[:-1]))
-        greeted = np.zeros(len(times), bool)
-        greeted[where[_greetings(seen) & (earlier > 0)]] = True
-        greeted &= (times % _MILLISECOND != 0) & whole
-        runs = np.cumsum(np.concatenate(([True], whole[1:] != whole[:-1])))
-        streaks = np.bincount(runs, changes & whole)
-        streaks[1] += self._streak if whole[0] else 0
-        sure = (streaks >= SURE) | (np.bincount(runs, greeted) > 0)
-        sure[1] |= self._sure
-        if len(times) > 1:  # the last one's copies may be in the next batch
-            self._sure = bool(whole[-2] and sure[runs[-2]])
-            self._streak = int(streaks[runs[-2]]) if whole[-2] else 0
-        proven: Flags = (sure[runs] & whole)[where]
+    def _proven(self, seen: _Seen, open_: Flags) -> Flags:
+        """Rows of connections of which a greeting has stood there twice by then."""
+        times, pairs = seen.columns["time_ns"], seen.columns["pair"]
+        greeted = np.flatnonzero(open_ & _greetings(seen) & (times % _MILLISECOND != 0))
+        new, first = np.unique(pairs[greeted], return_index=True)
+        proven: Flags = np.isin(pairs, self._twice)
+        if len(new):
+            places = np.minimum(np.searchsorted(new, pairs), len(new) - 1)
+            proven |= (new[places] == pairs) & (np.arange(len(pairs)) >= greeted[first][places])
+            if len(self._twice) < MOST_PAIRS:
+                self._twice = np.union1d(self._twice, new)
         return proven
 
 
@@ -136,6 +122,7 @@ def _seen(batch: Batch, start: int) -> _Seen:
     fields: Any = rows.dtype.fields
     at = fields[wire.VSOCKMON.name][1]
     columns["payload_at"] = rows["payload_at"][start:].astype(np.int64)
+    columns["pair"] = _pairs(rows[wire.VIRTIO.name], start)
     columns["key"] = _keys(rows[wire.VIRTIO.name], columns["wirelen"], start)
     return _Seen(columns, raw[:, at : at + _HEADERS], np.frombuffer(batch.buffer, np.uint8))
 
@@ -148,10 +135,20 @@ def _keys(headers: Column, wirelen: Column, start: int) -> Column:
     return keys
 
 
-def _matches(seen: _Seen, taps: Column) -> tuple[Column, Column, Column]:
-    """Of each row: equal ones before it of its interface, of others, and behind it."""
+def _pairs(headers: Column, start: int) -> Column:
+    """A number of each packet's two ends, whichever sent it."""
+    ends = [
+        (headers[f"{end}_cid"][start:] * _ODD ^ headers[f"{end}_port"][start:]) * _ODD
+        for end in ("src", "dst")
+    ]
+    pair: Column = ends[0] + ends[1]
+    return pair
+
+
+def _matches(seen: _Seen, taps: Column) -> tuple[Column, Column]:
+    """Of each row: equal ones before it of its interface, and of others."""
     count = len(seen.headers)
-    same, other, later = (np.zeros(count, np.int64) for _ in range(3))
+    same, other = (np.zeros(count, np.int64) for _ in range(2))
     times, interface, keys = (seen.columns[name] for name in ("time_ns", "interface", "key"))
     ordered = bool((times[1:] >= times[:-1]).all())
     for distance in range(1, min(WINDOW, count - 1) + 1):
@@ -167,8 +164,7 @@ def _matches(seen: _Seen, taps: Column) -> tuple[Column, Column, Column]:
         own = interface[before] == interface[behind]
         same[behind[own]] += 1
         other[behind[~own]] += 1
-        later[before] += 1
-    return same, other, later
+    return same, other
 
 
 def _alike(seen: _Seen, taps: Column, one: Column, two: Column) -> Flags:
@@ -196,13 +192,6 @@ def _field(seen: _Seen, name: str) -> Column:
     size = 2 if name == "op" else 4
     column: Column = np.ascontiguousarray(seen.headers[:, at : at + size]).view(f"<u{size}")[:, 0]
     return column
-
-
-def _contents(seen: _Seen) -> Column:
-    """A number that differs where packets of a talk do."""
-    content: Column = _field(seen, "src_port").astype(np.uint64) << np.uint64(32)
-    op = _field(seen, "op").astype(np.uint64) << np.uint64(28)
-    return content ^ _field(seen, "fwd_cnt") ^ op
 
 
 def _greetings(seen: _Seen) -> Flags:
