@@ -15,8 +15,7 @@ from recording import Recording, key
 from running import lines, packets_of, pcap_file
 from traffic import CONNECTIONS_AT_ONCE, DEFAULT_BUFFER, STALL_S
 
-from vsockdump.findings.registry import WRONG as WRONG_MARKS
-from vsockdump.findings.registry import words
+from vsockdump.findings.registry import WRONG_MARKS, words
 from vsockdump.wire import MAX_FRAME, MAX_PAYLOAD, Seqpacket
 
 # How the connections of each name end.

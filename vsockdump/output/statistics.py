@@ -24,6 +24,7 @@ from vsockdump.findings.rule import Event, Severity
 from vsockdump.output.selection import Selection as Selection
 from vsockdump.output.tables import ColumnSpec, Table, counted, json_line, render, seconds, span
 from vsockdump.track.kinds import Limit
+from vsockdump.track.marks import MARK_OF, Mark
 from vsockdump.track.states import State, state_word
 from vsockdump.track.store import ConnectionRow, FlowRow
 from vsockdump.track.tracker import Tracker
@@ -425,8 +426,10 @@ class Conversations(OfStore):
             closer = connection.closer
             found = found_in(connection)
             severity = worst(found, connection.doubt)
+            marks = connection.marks
             for event in late.get(connection.number, ()):
                 found |= 1 << event.kind
+                marks |= MARK_OF[event.kind] & ~Mark.MORE
                 severity = max(severity or Severity.CHAT, BY_KIND[event.kind].severity_of(event))
             yield json_line(
                 self.name,
@@ -449,7 +452,7 @@ class Conversations(OfStore):
                     "stalls": [_stalls(flow) for flow in flows],
                     "stalled_ns": [stalled_ns(flow, last) for flow in flows],
                     "untold": [flow.untold for flow in flows],
-                    "marks": words(connection.marks),
+                    "marks": words(marks),
                     "findings": [rule.name for rule in rules_of(found)],
                     "worst": severity.word if severity else None,
                 },
